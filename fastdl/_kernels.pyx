@@ -1,0 +1,698 @@
+"""The compiled kernels: reference.py's operations, on C-contiguous arrays that are known to fit.
+
+Each function unwraps its arrays and calls the C kernel for their precision (`_simd.h`) without the
+GIL. Nothing is checked here unless the module was built with FASTDL_DEBUG=1; callers go through
+`fastdl.ops`, which checks everything once. See reference.py for what each operation means.
+"""
+
+cimport numpy as cnp
+from libc.stdint cimport int64_t, uint64_t
+
+import numpy as np
+
+cnp.import_array()
+
+
+cdef extern from *:
+    """
+    #ifndef FASTDL_CPU_LEVEL
+    #define FASTDL_CPU_LEVEL "baseline"
+    #endif
+    #ifndef FASTDL_DEBUG
+    #define FASTDL_DEBUG 0
+    #endif
+    """
+    const char* FASTDL_CPU_LEVEL
+    bint FASTDL_DEBUG
+    int LAST_ACTIVATION "LOG_SOFTMAX"
+
+# `wide` chooses the precision: true for float64. See BY_PRECISION in _simd.h.
+cdef extern from "_simd.h" nogil:
+    """
+    #define map_exp(wide, ...) BY_PRECISION(wide, map_exp, __VA_ARGS__)
+    #define map_log(wide, ...) BY_PRECISION(wide, map_log, __VA_ARGS__)
+    #define map_log1p(wide, ...) BY_PRECISION(wide, map_log1p, __VA_ARGS__)
+    #define map_expm1(wide, ...) BY_PRECISION(wide, map_expm1, __VA_ARGS__)
+    #define map_tanh(wide, ...) BY_PRECISION(wide, map_tanh, __VA_ARGS__)
+    #define map_sigmoid(wide, ...) BY_PRECISION(wide, map_sigmoid, __VA_ARGS__)
+    #define c_activation_forward(wide, ...) BY_PRECISION(wide, activation_forward, __VA_ARGS__)
+    #define c_activation_backward(wide, ...) BY_PRECISION(wide, activation_backward, __VA_ARGS__)
+    #define c_product(wide, ...) BY_PRECISION(wide, product, __VA_ARGS__)
+    #define c_add_bias(wide, ...) BY_PRECISION(wide, add_bias, __VA_ARGS__)
+    #define c_column_sums(wide, ...) BY_PRECISION(wide, column_sums, __VA_ARGS__)
+    #define c_binary_crossentropy(wide, ...) BY_PRECISION(wide, binary_crossentropy, __VA_ARGS__)
+    #define c_categorical_crossentropy(wide, ...) \
+        BY_PRECISION(wide, categorical_crossentropy, __VA_ARGS__)
+    #define c_sparse_categorical_crossentropy(wide, ...) \
+        BY_PRECISION(wide, sparse_categorical_crossentropy, __VA_ARGS__)
+    #define c_mean_squared_error(wide, ...) BY_PRECISION(wide, mean_squared_error, __VA_ARGS__)
+    #define c_mean_absolute_error(wide, ...) BY_PRECISION(wide, mean_absolute_error, __VA_ARGS__)
+    #define c_huber(wide, ...) BY_PRECISION(wide, huber, __VA_ARGS__)
+    #define c_dropout(wide, ...) BY_PRECISION(wide, dropout, __VA_ARGS__)
+    #define c_sgd_update(wide, ...) BY_PRECISION(wide, sgd_update, __VA_ARGS__)
+    #define c_rmsprop_update(wide, ...) BY_PRECISION(wide, rmsprop_update, __VA_ARGS__)
+    #define c_adam_update(wide, ...) BY_PRECISION(wide, adam_update, __VA_ARGS__)
+    #define c_add_penalty(wide, ...) BY_PRECISION(wide, add_penalty, __VA_ARGS__)
+    #define c_quadratic_features(wide, ...) BY_PRECISION(wide, quadratic_features, __VA_ARGS__)
+    #define c_logistic_descent(wide, ...) BY_PRECISION(wide, logistic_descent, __VA_ARGS__)
+    #define c_planar_descent(wide, ...) BY_PRECISION(wide, planar_descent, __VA_ARGS__)
+    """
+    void map_exp(bint wide, const void*, void*, Py_ssize_t)
+    void map_log(bint wide, const void*, void*, Py_ssize_t)
+    void map_log1p(bint wide, const void*, void*, Py_ssize_t)
+    void map_expm1(bint wide, const void*, void*, Py_ssize_t)
+    void map_tanh(bint wide, const void*, void*, Py_ssize_t)
+    void map_sigmoid(bint wide, const void*, void*, Py_ssize_t)
+    void c_activation_forward(
+        bint wide, const void* inputs, int activation, double slope, void* outputs,
+        Py_ssize_t rows, Py_ssize_t columns)
+    void c_activation_backward(
+        bint wide, const void* inputs, const void* outputs, const void* grad_outputs,
+        int activation, double slope, void* grad_inputs, Py_ssize_t rows, Py_ssize_t columns)
+    void c_product(
+        bint wide, Py_ssize_t m, Py_ssize_t n, Py_ssize_t depth,
+        const void* a, Py_ssize_t a_row, Py_ssize_t a_column,
+        const void* b, Py_ssize_t b_row, Py_ssize_t b_column, const void* bias, void* c)
+    void c_add_bias(
+        bint wide, void* outputs, const void* bias, Py_ssize_t rows, Py_ssize_t columns)
+    void c_column_sums(
+        bint wide, const void* inputs, void* sums, Py_ssize_t rows, Py_ssize_t columns)
+    double c_binary_crossentropy(
+        bint wide, const void* targets, const void* predictions, const void* sample_weight,
+        bint from_logits, double label_smoothing, void* gradients, Py_ssize_t rows,
+        Py_ssize_t columns)
+    double c_categorical_crossentropy(
+        bint wide, const void* targets, const void* predictions, const void* sample_weight,
+        bint from_logits, double label_smoothing, void* gradients, Py_ssize_t rows,
+        Py_ssize_t columns)
+    double c_sparse_categorical_crossentropy(
+        bint wide, const int64_t* targets, const void* predictions, const void* sample_weight,
+        bint from_logits, double label_smoothing, void* gradients, Py_ssize_t rows,
+        Py_ssize_t columns)
+    double c_mean_squared_error(
+        bint wide, const void* targets, const void* predictions, const void* sample_weight,
+        void* gradients, Py_ssize_t rows, Py_ssize_t columns)
+    double c_mean_absolute_error(
+        bint wide, const void* targets, const void* predictions, const void* sample_weight,
+        void* gradients, Py_ssize_t rows, Py_ssize_t columns)
+    double c_huber(
+        bint wide, const void* targets, const void* predictions, const void* sample_weight,
+        double delta, void* gradients, Py_ssize_t rows, Py_ssize_t columns)
+    void c_dropout(
+        bint wide, const void* inputs, double rate, uint64_t seed, uint64_t step, uint64_t layer,
+        void* outputs, Py_ssize_t rows, Py_ssize_t units)
+    void c_permutation "permutation"(
+        uint64_t seed, uint64_t epoch, int64_t* outputs, Py_ssize_t n)
+    void c_sgd_update(
+        bint wide, void* parameters, const void* gradients, void* velocity, double learning_rate,
+        double momentum, bint nesterov, double weight_decay, Py_ssize_t n)
+    void c_rmsprop_update(
+        bint wide, void* parameters, const void* gradients, void* mean_square,
+        double learning_rate, double rho, double epsilon, double weight_decay, Py_ssize_t n)
+    void c_adam_update(
+        bint wide, void* parameters, const void* gradients, void* first_moment,
+        void* second_moment, double learning_rate, double beta_1, double beta_2, double epsilon,
+        int64_t step, double weight_decay, Py_ssize_t n)
+    double c_add_penalty(
+        bint wide, const void* parameters, double l1, double l2, void* gradients, Py_ssize_t n)
+    void c_quadratic_features(
+        bint wide, const void* inputs, void* outputs, Py_ssize_t rows, Py_ssize_t count)
+    void c_logistic_descent(
+        bint wide, const void* inputs, const void* targets, void* weights, const int64_t* batches,
+        Py_ssize_t steps, Py_ssize_t batch, int method, double learning_rate, double decay,
+        double epsilon, void* state, void* gradients, const void* columns, void* losses,
+        void* history, Py_ssize_t n, Py_ssize_t features)
+    void c_planar_descent(
+        bint wide, const void* inputs, const void* targets, const int64_t* hidden_sizes,
+        Py_ssize_t networks, void* parameters, double learning_rate, Py_ssize_t iterations,
+        Py_ssize_t cost_every, void* workspace, double* costs, Py_ssize_t n_x, Py_ssize_t n_y,
+        Py_ssize_t m)
+
+
+CPU_LEVEL = FASTDL_CPU_LEVEL.decode()
+DEBUG = bool(FASTDL_DEBUG)
+
+
+# ------------------------------------------------------------------------------- unwrapping
+
+
+cdef inline bint is_wide(cnp.ndarray array):
+    return cnp.PyArray_TYPE(array) == cnp.NPY_FLOAT64
+
+
+cdef inline Py_ssize_t rows_of(cnp.ndarray array):
+    return cnp.PyArray_DIM(array, 0)
+
+
+cdef inline Py_ssize_t columns_of(cnp.ndarray array):
+    return cnp.PyArray_DIM(array, 1)
+
+
+cdef inline void* data(cnp.ndarray array) noexcept nogil:
+    """The array's elements; NULL for None."""
+    return NULL if array is None else cnp.PyArray_DATA(array)
+
+
+cdef tuple dims(object array):
+    """The array's shape, as Python sees it."""
+    return array.shape
+
+
+cdef int verify(cnp.ndarray like, tuple expected) except -1:
+    """In a debug build: every array is C-contiguous, has its shape, and the dtype of `like`.
+
+    `expected` holds pairs (array or None, shape). Integer arrays must be int64.
+    """
+    for array, shape in expected:
+        if array is None:
+            continue
+        assert array.shape == shape, f"shape {array.shape} instead of {shape}"
+        assert array.flags.c_contiguous and array.flags.aligned, "layout"
+        assert array.dtype in ((np.int64,) if array.dtype.kind == "i" else (like.dtype,))
+    assert like.dtype in (np.float32, np.float64, np.int64)
+    return 0
+
+
+# -------------------------------------------------------------------- elementwise functions
+
+
+def exp(cnp.ndarray inputs not None, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(inputs)
+    with nogil:
+        map_exp(wide, data(inputs), data(outputs), n)
+
+
+def log(cnp.ndarray inputs not None, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(inputs)
+    with nogil:
+        map_log(wide, data(inputs), data(outputs), n)
+
+
+def log1p(cnp.ndarray inputs not None, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(inputs)
+    with nogil:
+        map_log1p(wide, data(inputs), data(outputs), n)
+
+
+def expm1(cnp.ndarray inputs not None, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(inputs)
+    with nogil:
+        map_expm1(wide, data(inputs), data(outputs), n)
+
+
+def tanh(cnp.ndarray inputs not None, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(inputs)
+    with nogil:
+        map_tanh(wide, data(inputs), data(outputs), n)
+
+
+def sigmoid(cnp.ndarray inputs not None, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(inputs)
+    with nogil:
+        map_sigmoid(wide, data(inputs), data(outputs), n)
+
+
+# ------------------------------------------------------------------------------ activations
+
+
+def activation_forward(
+    cnp.ndarray inputs not None, int activation, double slope, cnp.ndarray outputs not None
+):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+        assert inputs.ndim == 2 and 0 <= activation <= LAST_ACTIVATION
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t rows = rows_of(inputs), columns = columns_of(inputs)
+    with nogil:
+        c_activation_forward(
+            wide, data(inputs), activation, slope, data(outputs), rows, columns)
+
+
+def activation_backward(
+    cnp.ndarray inputs not None,
+    cnp.ndarray outputs not None,
+    cnp.ndarray grad_outputs not None,
+    int activation,
+    double slope,
+    cnp.ndarray grad_inputs not None,
+):
+    if FASTDL_DEBUG:
+        shape = dims(inputs)
+        verify(inputs, (
+            (inputs, shape), (outputs, shape), (grad_outputs, shape), (grad_inputs, shape)))
+        assert inputs.ndim == 2 and 0 <= activation <= LAST_ACTIVATION
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t rows = rows_of(inputs), columns = columns_of(inputs)
+    with nogil:
+        c_activation_backward(
+            wide, data(inputs), data(outputs), data(grad_outputs), activation, slope,
+            data(grad_inputs), rows, columns)
+
+
+# -------------------------------------------------------------------------- the dense layer
+
+
+# From this many multiplications on, a product goes to NumPy's BLAS, which blocks for the caches
+# and runs on several threads.
+cdef Py_ssize_t BLAS_PRODUCTS = 1 << 22
+
+
+cdef int multiply(
+    cnp.ndarray left,
+    bint transpose_left,
+    cnp.ndarray right,
+    bint transpose_right,
+    cnp.ndarray bias,
+    cnp.ndarray outputs,
+) except -1:
+    """outputs (M, N) = left @ right + bias, either factor transposed first, bias None or (N,)."""
+    cdef Py_ssize_t m = rows_of(outputs), n = columns_of(outputs)
+    cdef Py_ssize_t depth = rows_of(left) if transpose_left else columns_of(left)
+    cdef Py_ssize_t a_row = columns_of(left), a_column = 1
+    cdef Py_ssize_t b_row = columns_of(right), b_column = 1
+    cdef bint wide = is_wide(outputs)
+    if m * n >= 1 and depth >= 1 and m * n >= BLAS_PRODUCTS / depth:
+        np.dot(left.T if transpose_left else left, right.T if transpose_right else right, outputs)
+        if bias is not None:
+            with nogil:
+                c_add_bias(wide, data(outputs), data(bias), m, n)
+        return 0
+    if transpose_left:
+        a_row, a_column = 1, a_row
+    if transpose_right:
+        b_row, b_column = 1, b_row
+    with nogil:
+        c_product(
+            wide, m, n, depth, data(left), a_row, a_column, data(right), b_row, b_column,
+            data(bias), data(outputs))
+    return 0
+
+
+def matmul(
+    cnp.ndarray left not None,
+    cnp.ndarray right not None,
+    bint transpose_left,
+    bint transpose_right,
+    cnp.ndarray outputs not None,
+):
+    if FASTDL_DEBUG:
+        a = dims(left)[::-1] if transpose_left else dims(left)
+        b = dims(right)[::-1] if transpose_right else dims(right)
+        assert a[1] == b[0]
+        verify(left, ((left, dims(left)), (right, dims(right)), (outputs, (a[0], b[1]))))
+    multiply(left, transpose_left, right, transpose_right, None, outputs)
+
+
+def dense_forward(
+    cnp.ndarray inputs not None,
+    cnp.ndarray weights not None,
+    cnp.ndarray bias not None,
+    int activation,
+    double slope,
+    cnp.ndarray preactivations not None,
+    cnp.ndarray outputs not None,
+):
+    if FASTDL_DEBUG:
+        shape = (len(inputs), weights.shape[1])
+        verify(inputs, (
+            (inputs, (shape[0], len(weights))), (weights, dims(weights)), (bias, shape[1:]),
+            (preactivations, shape), (outputs, shape)))
+        assert 0 <= activation <= LAST_ACTIVATION
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t rows = rows_of(outputs), columns = columns_of(outputs)
+    multiply(inputs, False, weights, False, bias, preactivations)
+    with nogil:
+        c_activation_forward(
+            wide, data(preactivations), activation, slope, data(outputs), rows, columns)
+
+
+def dense_backward(
+    cnp.ndarray inputs not None,
+    cnp.ndarray weights not None,
+    cnp.ndarray preactivations not None,
+    cnp.ndarray outputs not None,
+    cnp.ndarray grad_outputs not None,
+    int activation,
+    double slope,
+    cnp.ndarray grad_preactivations not None,
+    cnp.ndarray grad_inputs,
+    cnp.ndarray grad_weights not None,
+    cnp.ndarray grad_bias not None,
+):
+    if FASTDL_DEBUG:
+        shape = (len(inputs), weights.shape[1])
+        verify(inputs, (
+            (inputs, (shape[0], len(weights))), (weights, dims(weights)),
+            (preactivations, shape), (outputs, shape), (grad_outputs, shape),
+            (grad_preactivations, shape), (grad_inputs, dims(inputs)),
+            (grad_weights, dims(weights)), (grad_bias, shape[1:])))
+        assert 0 <= activation <= LAST_ACTIVATION
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t rows = rows_of(outputs), columns = columns_of(outputs)
+    with nogil:
+        c_activation_backward(
+            wide, data(preactivations), data(outputs), data(grad_outputs), activation, slope,
+            data(grad_preactivations), rows, columns)
+        c_column_sums(wide, data(grad_preactivations), data(grad_bias), rows, columns)
+    multiply(inputs, True, grad_preactivations, False, None, grad_weights)
+    if grad_inputs is not None:
+        multiply(grad_preactivations, False, weights, True, None, grad_inputs)
+
+
+# ----------------------------------------------------------------------------------- losses
+
+
+cdef int verify_loss(
+    cnp.ndarray targets, cnp.ndarray predictions, cnp.ndarray sample_weight, cnp.ndarray gradients
+) except -1:
+    shape = dims(predictions)
+    verify(predictions, (
+        (targets, shape[:1] if targets.dtype == np.int64 else shape), (predictions, shape),
+        (sample_weight, shape[:1]), (gradients, shape)))
+    assert len(shape) == 2
+    return 0
+
+
+def binary_crossentropy(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    bint from_logits,
+    double label_smoothing,
+    cnp.ndarray gradients not None,
+):
+    if FASTDL_DEBUG:
+        verify_loss(targets, predictions, sample_weight, gradients)
+    cdef bint wide = is_wide(predictions)
+    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
+    cdef double total
+    with nogil:
+        total = c_binary_crossentropy(
+            wide, data(targets), data(predictions), data(sample_weight),
+            from_logits, label_smoothing, data(gradients), rows, columns)
+    return total
+
+
+def categorical_crossentropy(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    bint from_logits,
+    double label_smoothing,
+    cnp.ndarray gradients not None,
+):
+    if FASTDL_DEBUG:
+        verify_loss(targets, predictions, sample_weight, gradients)
+    cdef bint wide = is_wide(predictions)
+    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
+    cdef double total
+    with nogil:
+        total = c_categorical_crossentropy(
+            wide, data(targets), data(predictions), data(sample_weight),
+            from_logits, label_smoothing, data(gradients), rows, columns)
+    return total
+
+
+def sparse_categorical_crossentropy(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    bint from_logits,
+    double label_smoothing,
+    cnp.ndarray gradients not None,
+):
+    if FASTDL_DEBUG:
+        verify_loss(targets, predictions, sample_weight, gradients)
+        assert ((targets >= 0) & (targets < predictions.shape[1])).all()
+    cdef bint wide = is_wide(predictions)
+    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
+    cdef double total
+    with nogil:
+        total = c_sparse_categorical_crossentropy(
+            wide, <const int64_t*> data(targets), data(predictions), data(sample_weight),
+            from_logits, label_smoothing, data(gradients), rows, columns)
+    return total
+
+
+def mean_squared_error(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    cnp.ndarray gradients not None,
+):
+    if FASTDL_DEBUG:
+        verify_loss(targets, predictions, sample_weight, gradients)
+    cdef bint wide = is_wide(predictions)
+    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
+    cdef double total
+    with nogil:
+        total = c_mean_squared_error(
+            wide, data(targets), data(predictions), data(sample_weight),
+            data(gradients), rows, columns)
+    return total
+
+
+def mean_absolute_error(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    cnp.ndarray gradients not None,
+):
+    if FASTDL_DEBUG:
+        verify_loss(targets, predictions, sample_weight, gradients)
+    cdef bint wide = is_wide(predictions)
+    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
+    cdef double total
+    with nogil:
+        total = c_mean_absolute_error(
+            wide, data(targets), data(predictions), data(sample_weight),
+            data(gradients), rows, columns)
+    return total
+
+
+def huber(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    double delta,
+    cnp.ndarray gradients not None,
+):
+    if FASTDL_DEBUG:
+        verify_loss(targets, predictions, sample_weight, gradients)
+    cdef bint wide = is_wide(predictions)
+    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
+    cdef double total
+    with nogil:
+        total = c_huber(
+            wide, data(targets), data(predictions), data(sample_weight),
+            delta, data(gradients), rows, columns)
+    return total
+
+
+# --------------------------------------------------------------------------- random numbers
+
+
+def dropout(
+    cnp.ndarray inputs not None,
+    double rate,
+    uint64_t seed,
+    uint64_t step,
+    uint64_t layer,
+    cnp.ndarray outputs not None,
+):
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (outputs, dims(inputs))))
+        assert inputs.ndim == 2 and 0 <= rate <= 1
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t rows = rows_of(inputs), units = columns_of(inputs)
+    with nogil:
+        c_dropout(wide, data(inputs), rate, seed, step, layer, data(outputs), rows, units)
+
+
+def permutation(uint64_t seed, uint64_t epoch, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        verify(outputs, ((outputs, (len(outputs),)),))
+        assert outputs.dtype == np.int64
+    cdef Py_ssize_t n = rows_of(outputs)
+    with nogil:
+        c_permutation(seed, epoch, <int64_t*> data(outputs), n)
+
+
+# ------------------------------------------------------------------------ optimizer updates
+
+
+def sgd_update(
+    cnp.ndarray parameters not None,
+    cnp.ndarray gradients not None,
+    cnp.ndarray velocity,
+    double learning_rate,
+    double momentum,
+    bint nesterov,
+    double weight_decay,
+):
+    if FASTDL_DEBUG:
+        shape = dims(parameters)
+        verify(parameters, ((parameters, shape), (gradients, shape), (velocity, shape)))
+    cdef bint wide = is_wide(parameters)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(parameters)
+    with nogil:
+        c_sgd_update(
+            wide, data(parameters), data(gradients), data(velocity), learning_rate, momentum,
+            nesterov, weight_decay, n)
+
+
+def rmsprop_update(
+    cnp.ndarray parameters not None,
+    cnp.ndarray gradients not None,
+    cnp.ndarray mean_square not None,
+    double learning_rate,
+    double rho,
+    double epsilon,
+    double weight_decay,
+):
+    if FASTDL_DEBUG:
+        shape = dims(parameters)
+        verify(parameters, ((parameters, shape), (gradients, shape), (mean_square, shape)))
+    cdef bint wide = is_wide(parameters)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(parameters)
+    with nogil:
+        c_rmsprop_update(
+            wide, data(parameters), data(gradients), data(mean_square), learning_rate, rho,
+            epsilon, weight_decay, n)
+
+
+def adam_update(
+    cnp.ndarray parameters not None,
+    cnp.ndarray gradients not None,
+    cnp.ndarray first_moment not None,
+    cnp.ndarray second_moment not None,
+    double learning_rate,
+    double beta_1,
+    double beta_2,
+    double epsilon,
+    int64_t step,
+    double weight_decay,
+):
+    if FASTDL_DEBUG:
+        shape = dims(parameters)
+        verify(parameters, (
+            (parameters, shape), (gradients, shape), (first_moment, shape),
+            (second_moment, shape)))
+        assert step >= 1
+    cdef bint wide = is_wide(parameters)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(parameters)
+    with nogil:
+        c_adam_update(
+            wide, data(parameters), data(gradients), data(first_moment), data(second_moment),
+            learning_rate, beta_1, beta_2, epsilon, step, weight_decay, n)
+
+
+def add_penalty(
+    cnp.ndarray parameters not None, double l1, double l2, cnp.ndarray gradients not None
+):
+    if FASTDL_DEBUG:
+        verify(parameters, ((parameters, dims(parameters)), (gradients, dims(parameters))))
+    cdef bint wide = is_wide(parameters)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(parameters)
+    cdef double penalty
+    with nogil:
+        penalty = c_add_penalty(wide, data(parameters), l1, l2, data(gradients), n)
+    return penalty
+
+
+# --------------------------------------------------------------------------------- features
+
+
+def quadratic_features(cnp.ndarray inputs not None, cnp.ndarray outputs not None):
+    if FASTDL_DEBUG:
+        count = inputs.shape[1]
+        width = 2 * count + count * (count - 1) // 2 + 1
+        verify(inputs, ((inputs, dims(inputs)), (outputs, (len(inputs), width))))
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t rows = rows_of(inputs), columns = columns_of(inputs)
+    with nogil:
+        c_quadratic_features(wide, data(inputs), data(outputs), rows, columns)
+
+
+# --------------------------------------------------------------------- whole training loops
+
+
+def logistic_descent(
+    cnp.ndarray inputs not None,
+    cnp.ndarray targets not None,
+    cnp.ndarray weights not None,
+    cnp.ndarray batches not None,
+    int method,
+    double learning_rate,
+    double decay,
+    double epsilon,
+    cnp.ndarray state not None,
+    cnp.ndarray columns,
+    cnp.ndarray losses,
+    cnp.ndarray history,
+):
+    if FASTDL_DEBUG:
+        n, features = dims(inputs)
+        verify(inputs, (
+            (inputs, (n, features)), (targets, (n,)), (weights, (features,)),
+            (batches, dims(batches)), (state, (features,)), (columns, (features, n)),
+            (losses, (len(batches),)), (history, (len(batches) + 1, features))))
+        assert batches.ndim == 2 and batches.dtype == np.int64
+        assert ((batches >= 0) & (batches < n)).all() and 0 <= method <= 2
+        assert losses is None or columns is not None
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t rows = rows_of(inputs), width = columns_of(inputs)
+    cdef Py_ssize_t steps = rows_of(batches), batch = columns_of(batches)
+    cdef cnp.ndarray gradients = np.empty_like(weights)
+    with nogil:
+        c_logistic_descent(
+            wide, data(inputs), data(targets), data(weights), <const int64_t*> data(batches),
+            steps, batch, method, learning_rate, decay, epsilon, data(state), data(gradients),
+            data(columns), data(losses), data(history), rows, width)
+
+
+def planar_descent(
+    cnp.ndarray inputs not None,
+    cnp.ndarray targets not None,
+    cnp.ndarray hidden_sizes not None,
+    cnp.ndarray parameters not None,
+    double learning_rate,
+    Py_ssize_t iterations,
+    Py_ssize_t cost_every,
+    cnp.ndarray workspace not None,
+    cnp.ndarray costs not None,
+):
+    cdef Py_ssize_t n_x = rows_of(inputs), n_y = rows_of(targets), m = columns_of(inputs)
+    if FASTDL_DEBUG:
+        sizes = hidden_sizes.tolist()
+        recorded = (iterations + cost_every - 1) // cost_every
+        verify(inputs, (
+            (inputs, dims(inputs)), (targets, (n_y, m)), (hidden_sizes, (len(sizes),)),
+            (parameters, (sum(h * n_x + h + n_y * h + n_y for h in sizes),))))
+        assert workspace.size >= (max(sizes) + n_y + 1) * m and workspace.dtype == inputs.dtype
+        assert dims(costs) == (len(sizes), recorded) and costs.dtype == np.float64
+    cdef bint wide = is_wide(inputs)
+    cdef Py_ssize_t networks = rows_of(hidden_sizes)
+    with nogil:
+        c_planar_descent(
+            wide, data(inputs), data(targets), <const int64_t*> data(hidden_sizes), networks,
+            data(parameters), learning_rate, iterations, cost_every, data(workspace),
+            <double*> data(costs), n_x, n_y, m)

@@ -1,0 +1,161 @@
+/* The matrix product for one REAL: C (M, N) = A (M, K) @ B (K, N), A and B with any strides.
+ *
+ * A tile of TILE_ROWS x (TILE_VECTORS * LANES) sums stays in registers while K runs; each step
+ * loads one row of B's panel and broadcasts one element of each of A's rows (the micro-kernel of
+ * Goto and van de Geijn, "Anatomy of high-performance matrix multiplication", TOMS 34, 2008). A
+ * panel of B whose rows are whole vectors is read where it lies; others (transposed, or the last
+ * narrow columns) are first copied into a small buffer, padded with zeros. A is never copied: a
+ * broadcast reads one element whatever the stride.
+ *
+ * Every sum runs over k in order and no element depends on M's or N's blocking.
+ */
+
+typedef REAL FN(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL))));
+#define VECTOR FN(vector)
+
+#define PANEL_DEPTH 256
+#define PANEL_WIDTH (TILE_VECTORS * LANES)
+
+/* rows x vectors of C from a panel of B, rows and vectors known to the compiler. */
+INLINE void FN(tile)(int rows, int vectors, ptrdiff_t depth, const REAL *restrict a,
+                     ptrdiff_t a_row, ptrdiff_t a_column, const REAL *restrict b, ptrdiff_t b_row,
+                     REAL *restrict c, ptrdiff_t c_row, int start, const REAL *restrict bias) {
+    VECTOR sum[TILE_ROWS][TILE_VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++)
+            sum[i][v] = !start ? *(const VECTOR *)(c + i * c_row + v * LANES)
+                        : bias ? *(const VECTOR *)(bias + v * LANES)
+                               : (VECTOR){0};
+    for (ptrdiff_t k = 0; k < depth; k++) {
+        VECTOR row[TILE_VECTORS];
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) row[v] = *(const VECTOR *)(b + k * b_row + v * LANES);
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; i++) {
+            REAL left = a[i * a_row + k * a_column];
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors; v++) sum[i][v] += left * row[v];
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; v++) *(VECTOR *)(c + i * c_row + v * LANES) = sum[i][v];
+}
+
+/* The same for the rows of a whole panel, through kernels for each number of rows. */
+INLINE void FN(panel)(int vectors, ptrdiff_t m, ptrdiff_t depth, const REAL *a, ptrdiff_t a_row,
+                      ptrdiff_t a_column, const REAL *b, ptrdiff_t b_row, REAL *c, ptrdiff_t c_row,
+                      int start, const REAL *bias) {
+#define TILE(rows) FN(tile)(rows, vectors, depth, a, a_row, a_column, b, b_row, c, c_row, start, bias)
+    for (; m >= TILE_ROWS; m -= TILE_ROWS) {
+        TILE(TILE_ROWS);
+        a += TILE_ROWS * a_row;
+        c += TILE_ROWS * c_row;
+    }
+    switch (m) {
+    case 1: TILE(1); break;
+    case 2: TILE(2); break;
+    case 3: TILE(3); break;
+    case 4: TILE(4); break;
+    case 5: TILE(5); break;
+#if TILE_ROWS > 6
+    case 6: TILE(6); break;
+    case 7: TILE(7); break;
+    case 8: TILE(8); break;
+    case 9: TILE(9); break;
+    case 10: TILE(10); break;
+    case 11: TILE(11); break;
+#endif
+    }
+#undef TILE
+}
+
+static void FN(panel_wide)(ptrdiff_t m, ptrdiff_t depth, const REAL *a, ptrdiff_t a_row,
+                           ptrdiff_t a_column, const REAL *b, ptrdiff_t b_row, REAL *c,
+                           ptrdiff_t c_row, int start, const REAL *bias) {
+    FN(panel)(TILE_VECTORS, m, depth, a, a_row, a_column, b, b_row, c, c_row, start, bias);
+}
+
+static void FN(panel_narrow)(ptrdiff_t m, ptrdiff_t depth, const REAL *a, ptrdiff_t a_row,
+                             ptrdiff_t a_column, const REAL *b, ptrdiff_t b_row, REAL *c,
+                             ptrdiff_t c_row, int start, const REAL *bias) {
+    FN(panel)(1, m, depth, a, a_row, a_column, b, b_row, c, c_row, start, bias);
+}
+
+/* One column of C: sums of products along K, in as many parts as a vector has lanes. */
+static void FN(matrix_vector)(ptrdiff_t m, ptrdiff_t depth, const REAL *a, ptrdiff_t a_row,
+                              const REAL *b, REAL *c, ptrdiff_t c_row, const REAL *bias) {
+    for (ptrdiff_t i = 0; i < m; i++) {
+        REAL sum = 0;
+        const REAL *row = a + i * a_row;
+#pragma omp simd reduction(+ : sum)
+        for (ptrdiff_t k = 0; k < depth; k++) sum += row[k] * b[k];
+        c[i * c_row] = sum + (bias ? bias[0] : 0);
+    }
+}
+
+/* c (m, n) = a (m, depth) @ b (depth, n) + bias (n,), where bias may be NULL; strides in elements;
+ * c has contiguous rows and overlaps nothing. */
+static void FN(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const REAL *a, ptrdiff_t a_row,
+                        ptrdiff_t a_column, const REAL *b, ptrdiff_t b_row, ptrdiff_t b_column,
+                        const REAL *bias, REAL *c) {
+    if (n == 1 && a_column == 1 && b_row == 1) {
+        FN(matrix_vector)(m, depth, a, a_row, b, c, 1, bias);
+        return;
+    }
+    REAL copy[PANEL_DEPTH * PANEL_WIDTH] __attribute__((aligned(64)));
+    REAL edge[TILE_ROWS * PANEL_WIDTH] __attribute__((aligned(64)));
+    REAL edge_bias[PANEL_WIDTH] __attribute__((aligned(64)));
+    for (ptrdiff_t j = 0; j < n; j += PANEL_WIDTH) {
+        int width = n - j < PANEL_WIDTH ? (int)(n - j) : PANEL_WIDTH;
+        int narrow = width <= LANES, whole = width == PANEL_WIDTH || width == LANES;
+        /* A depth of 0 still has to write the bias. */
+        for (ptrdiff_t k = 0; k == 0 || k < depth; k += PANEL_DEPTH) {
+            ptrdiff_t part = depth - k < PANEL_DEPTH ? depth - k : PANEL_DEPTH;
+            const REAL *source = b + k * b_row + j * b_column, *right = source;
+            ptrdiff_t right_row = b_row;
+            if (!(whole && b_column == 1)) {
+                right_row = narrow ? LANES : PANEL_WIDTH;
+                right = copy;
+                if (b_column == 1) {
+                    for (ptrdiff_t p = 0; p < part; p++)
+                        for (int q = 0; q < right_row; q++)
+                            copy[p * right_row + q] = q < width ? source[p * b_row + q] : 0;
+                } else {
+                    for (int q = 0; q < right_row; q++)
+                        for (ptrdiff_t p = 0; p < part; p++)
+                            copy[p * right_row + q] =
+                                q < width ? source[p * b_row + q * b_column] : 0;
+                }
+            }
+            const REAL *left = a + k * a_column;
+            if (whole) {
+                const REAL *start_bias = bias ? bias + j : NULL;
+                (narrow ? FN(panel_narrow) : FN(panel_wide))(
+                    m, part, left, a_row, a_column, right, right_row, c + j, n, k == 0, start_bias);
+                continue;
+            }
+            /* The last columns go through a padded tile, so that nothing is written beyond them. */
+            if (bias)
+                for (int q = 0; q < PANEL_WIDTH; q++) edge_bias[q] = q < width ? bias[j + q] : 0;
+            for (ptrdiff_t i = 0; i < m; i += TILE_ROWS) {
+                ptrdiff_t rows = m - i < TILE_ROWS ? m - i : TILE_ROWS;
+                if (k > 0)
+                    for (ptrdiff_t p = 0; p < rows; p++)
+                        memcpy(edge + p * right_row, c + (i + p) * n + j, width * sizeof(REAL));
+                (narrow ? FN(panel_narrow) : FN(panel_wide))(
+                    rows, part, left + i * a_row, a_row, a_column, right, right_row, edge,
+                    right_row, k == 0, bias ? edge_bias : NULL);
+                for (ptrdiff_t p = 0; p < rows; p++)
+                    memcpy(c + (i + p) * n + j, edge + p * right_row, width * sizeof(REAL));
+            }
+        }
+    }
+}
+
+#undef PANEL_DEPTH
+#undef PANEL_WIDTH
+#undef VECTOR

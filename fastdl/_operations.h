@@ -1,0 +1,489 @@
+/* The operations of fastdl/reference.py for one REAL, which says what each means. Arrays are
+ * C-contiguous; nothing is checked and nothing allocated. `omp simd` promises the compiler that no
+ * element depends on another's result, which also holds where an output is an input. */
+
+/* ------------------------------------------------------------------- elementwise functions */
+
+#define MAP(name, expression)                                                        \
+    static void FN(map_##name)(const REAL *inputs, REAL *outputs, ptrdiff_t n) {     \
+        _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) {                      \
+            REAL x = inputs[i];                                                      \
+            outputs[i] = expression;                                                 \
+        }                                                                            \
+    }
+
+MAP(exp, FN(exp)(x))
+MAP(log, FN(log)(x))
+MAP(log1p, FN(log1p)(x))
+MAP(expm1, FN(expm1)(x))
+MAP(tanh, FN(tanh)(x))
+MAP(sigmoid, FN(sigmoid)(x))
+MAP(softplus, FN(softplus)(x))
+MAP(silu, x *FN(sigmoid)(x))
+MAP(gelu, x *FN(normal_cdf)(x))
+MAP(relu, x < 0 ? 0 : x) /* NaN passes */
+#undef MAP
+
+/* --------------------------------------------------------------------------- activations */
+
+INLINE REAL FN(row_maximum)(const REAL *row, ptrdiff_t n) {
+    REAL top = -(REAL)INFINITY;
+#pragma omp simd reduction(max : top)
+    for (ptrdiff_t i = 0; i < n; i++) top = row[i] > top ? row[i] : top;
+    return top;
+}
+
+/* outputs = exp(row - top); returns their sum. */
+INLINE REAL FN(row_exp)(const REAL *row, REAL top, REAL *outputs, ptrdiff_t n) {
+    REAL sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL y = FN(exp)(row[i] - top);
+        outputs[i] = y;
+        sum += y;
+    }
+    return sum;
+}
+
+static void FN(activation_forward)(const REAL *inputs, int activation, double slope_, REAL *outputs,
+                                   ptrdiff_t rows, ptrdiff_t columns) {
+    const REAL slope = (REAL)slope_;
+    const ptrdiff_t n = rows * columns;
+    switch (activation) {
+    case LINEAR:
+        if (outputs != inputs) memcpy(outputs, inputs, n * sizeof(REAL));
+        return;
+    case RELU: FN(map_relu)(inputs, outputs, n); return;
+    case SIGMOID: FN(map_sigmoid)(inputs, outputs, n); return;
+    case TANH: FN(map_tanh)(inputs, outputs, n); return;
+    case SOFTPLUS: FN(map_softplus)(inputs, outputs, n); return;
+    case SILU: FN(map_silu)(inputs, outputs, n); return;
+    case GELU: FN(map_gelu)(inputs, outputs, n); return;
+    case LEAKY_RELU:
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++)
+            outputs[i] = inputs[i] > 0 ? inputs[i] : slope * inputs[i];
+        return;
+    case ELU:
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) {
+            REAL x = inputs[i], below = slope * FN(expm1)(x > 0 ? 0 : x);
+            outputs[i] = x > 0 ? x : below;
+        }
+        return;
+    case SOFTMAX:
+        for (ptrdiff_t b = 0; b < rows; b++, inputs += columns, outputs += columns) {
+            REAL top = FN(row_maximum)(inputs, columns);
+            REAL scale = 1 / FN(row_exp)(inputs, top, outputs, columns);
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < columns; i++) outputs[i] *= scale;
+        }
+        return;
+    case LOG_SOFTMAX:
+        for (ptrdiff_t b = 0; b < rows; b++, inputs += columns, outputs += columns) {
+            REAL top = FN(row_maximum)(inputs, columns), sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (ptrdiff_t i = 0; i < columns; i++) sum += FN(exp)(inputs[i] - top);
+            REAL log_sum = FN(log)(sum);
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < columns; i++) outputs[i] = (inputs[i] - top) - log_sum;
+        }
+        return;
+    }
+}
+
+#define DERIVATIVE(expression)                                     \
+    _Pragma("omp simd") for (ptrdiff_t i = 0; i < n; i++) {        \
+        REAL y = outputs[i];                                       \
+        grad_inputs[i] = grad_outputs[i] * (expression);           \
+    }                                                              \
+    return;
+
+static void FN(activation_backward)(const REAL *inputs, const REAL *outputs,
+                                    const REAL *grad_outputs, int activation, double slope_,
+                                    REAL *grad_inputs, ptrdiff_t rows, ptrdiff_t columns) {
+    const REAL slope = (REAL)slope_;
+    const ptrdiff_t n = rows * columns;
+    switch (activation) {
+    case LINEAR:
+        if (grad_inputs != grad_outputs) memcpy(grad_inputs, grad_outputs, n * sizeof(REAL));
+        return;
+    case RELU: DERIVATIVE(y > 0 ? 1 : 0)
+    case LEAKY_RELU: DERIVATIVE(y > 0 ? 1 : slope)
+    case ELU: DERIVATIVE(y > 0 ? 1 : y + slope)
+    case SIGMOID: DERIVATIVE(y * (1 - y))
+    case TANH: DERIVATIVE(1 - y * y)
+    case SOFTPLUS: DERIVATIVE(-FN(expm1)(-y))
+    case SILU: DERIVATIVE(FN(sigmoid)(inputs[i]) * (1 + inputs[i] - y))
+    case GELU:
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) {
+            REAL x = inputs[i], density = FN(gaussian)(x) * (REAL)0.39894228040143267794;
+            grad_inputs[i] = grad_outputs[i] * (FN(normal_cdf)(x) + x * density);
+        }
+        return;
+    case SOFTMAX:
+    case LOG_SOFTMAX:
+        for (ptrdiff_t b = 0; b < rows; b++) {
+            REAL sum = 0;
+            if (activation == SOFTMAX) {
+#pragma omp simd reduction(+ : sum)
+                for (ptrdiff_t i = 0; i < columns; i++) sum += grad_outputs[i] * outputs[i];
+#pragma omp simd
+                for (ptrdiff_t i = 0; i < columns; i++)
+                    grad_inputs[i] = outputs[i] * (grad_outputs[i] - sum);
+            } else {
+#pragma omp simd reduction(+ : sum)
+                for (ptrdiff_t i = 0; i < columns; i++) sum += grad_outputs[i];
+#pragma omp simd
+                for (ptrdiff_t i = 0; i < columns; i++)
+                    grad_inputs[i] = grad_outputs[i] - FN(exp)(outputs[i]) * sum;
+            }
+            outputs += columns;
+            grad_outputs += columns;
+            grad_inputs += columns;
+        }
+        return;
+    }
+}
+#undef DERIVATIVE
+
+/* Adds bias (columns,) to each row of a product that BLAS has computed. */
+static void FN(add_bias)(REAL *outputs, const REAL *bias, ptrdiff_t rows, ptrdiff_t columns) {
+    for (ptrdiff_t b = 0; b < rows; b++, outputs += columns) {
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < columns; i++) outputs[i] += bias[i];
+    }
+}
+
+/* sums (columns,) = sum of the rows, in order. */
+static void FN(column_sums)(const REAL *inputs, REAL *sums, ptrdiff_t rows, ptrdiff_t columns) {
+    memset(sums, 0, columns * sizeof(REAL));
+    for (ptrdiff_t b = 0; b < rows; b++, inputs += columns) {
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < columns; i++) sums[i] += inputs[i];
+    }
+}
+
+/* -------------------------------------------------------------------------------- losses
+ *
+ * Each returns the loss, added up in double, and writes its gradient in the predictions. */
+
+/* Runs the given block for each output of each row, which sets loss and slope from t and p; `weight` is
+ * sample_weight / (rows * columns). */
+#define ELEMENTWISE_LOSS(...)                                                        \
+    double total = 0;                                                                \
+    for (ptrdiff_t b = 0; b < rows; b++) {                                           \
+        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / rows / columns; \
+        double sum = 0;                                                              \
+        _Pragma("omp simd reduction(+ : sum)") for (ptrdiff_t i = 0; i < columns; i++) { \
+            REAL t = targets[i], p = predictions[i], loss, slope;                    \
+            __VA_ARGS__                                                              \
+            sum += loss;                                                             \
+            gradients[i] = slope * (REAL)weight;                                     \
+        }                                                                            \
+        total += weight * sum;                                                       \
+        targets += columns;                                                          \
+        predictions += columns;                                                      \
+        gradients += columns;                                                        \
+    }                                                                                \
+    return total;
+
+static double FN(binary_crossentropy)(const REAL *targets, const REAL *predictions,
+                                      const REAL *sample_weight, int from_logits,
+                                      double label_smoothing, REAL *gradients, ptrdiff_t rows,
+                                      ptrdiff_t columns) {
+    const REAL keep = (REAL)(1 - label_smoothing), offset = (REAL)(0.5 * label_smoothing);
+    const REAL low = (REAL)PROBABILITY_EPSILON, high = 1 - low;
+    if (from_logits) {
+        ELEMENTWISE_LOSS({
+            t = t * keep + offset;
+            REAL tail = FN(exp)(-FN(absolute)(p));
+            loss = (p > 0 ? p : 0) - p * t + FN(log1p_unit)(tail);
+            slope = (p < 0 ? tail : 1) / (1 + tail) - t;
+        })
+    } else {
+        ELEMENTWISE_LOSS({
+            t = t * keep + offset;
+            REAL clipped = p < low ? low : p;
+            clipped = clipped > high ? high : clipped;
+            loss = -(t * FN(log)(clipped) + (1 - t) * FN(log1p)(-clipped));
+            slope = (clipped - t) / (clipped * (1 - clipped));
+            slope = clipped == p ? slope : 0;
+        })
+    }
+}
+
+static double FN(mean_squared_error)(const REAL *targets, const REAL *predictions,
+                                     const REAL *sample_weight, REAL *gradients, ptrdiff_t rows,
+                                     ptrdiff_t columns) {
+    ELEMENTWISE_LOSS({
+        REAL error = p - t;
+        loss = error * error;
+        slope = 2 * error;
+    })
+}
+
+static double FN(mean_absolute_error)(const REAL *targets, const REAL *predictions,
+                                      const REAL *sample_weight, REAL *gradients, ptrdiff_t rows,
+                                      ptrdiff_t columns) {
+    ELEMENTWISE_LOSS({
+        REAL error = p - t;
+        loss = FN(absolute)(error);
+        slope = error > 0 ? 1 : error < 0 ? -1 : error; /* 0, and NaN */
+    })
+}
+
+static double FN(huber)(const REAL *targets, const REAL *predictions, const REAL *sample_weight,
+                        double delta_, REAL *gradients, ptrdiff_t rows, ptrdiff_t columns) {
+    const REAL delta = (REAL)delta_, half = (REAL)0.5;
+    ELEMENTWISE_LOSS({
+        REAL error = p - t, size = FN(absolute)(error);
+        loss = size <= delta ? half * error * error : delta * size - half * delta * delta;
+        slope = error > delta ? delta : error;
+        slope = slope < -delta ? -delta : slope;
+    })
+}
+#undef ELEMENTWISE_LOSS
+
+static double FN(categorical_crossentropy)(const REAL *targets, const REAL *predictions,
+                                           const REAL *sample_weight, int from_logits,
+                                           double label_smoothing, REAL *gradients, ptrdiff_t rows,
+                                           ptrdiff_t columns) {
+    const REAL keep = (REAL)(1 - label_smoothing), offset = (REAL)(label_smoothing / columns);
+    const REAL low = (REAL)PROBABILITY_EPSILON, high = 1 - low;
+    double total = 0;
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / rows, sum = 0;
+        if (from_logits) {
+            REAL top = FN(row_maximum)(predictions, columns), mass = 0;
+            REAL scale = FN(row_exp)(predictions, top, gradients, columns);
+            REAL log_scale = FN(log)(scale);
+#pragma omp simd reduction(+ : sum, mass)
+            for (ptrdiff_t i = 0; i < columns; i++) {
+                REAL t = targets[i] * keep + offset;
+                mass += t;
+                sum += t * (log_scale - (predictions[i] - top));
+            }
+            REAL factor = mass / scale;
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < columns; i++)
+                gradients[i] =
+                    (gradients[i] * factor - (targets[i] * keep + offset)) * (REAL)weight;
+        } else {
+            REAL mass = 0, pull = 0;
+#pragma omp simd reduction(+ : mass)
+            for (ptrdiff_t i = 0; i < columns; i++) mass += predictions[i];
+#pragma omp simd reduction(+ : sum, pull)
+            for (ptrdiff_t i = 0; i < columns; i++) {
+                REAL t = targets[i] * keep + offset, p = predictions[i] / mass;
+                REAL clipped = p < low ? low : p;
+                clipped = clipped > high ? high : clipped;
+                sum -= t * FN(log)(clipped);
+                REAL slope = -t / clipped;
+                slope = clipped == p ? slope : 0;
+                pull += slope * p;
+                gradients[i] = slope;
+            }
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < columns; i++)
+                gradients[i] = (gradients[i] - pull) / mass * (REAL)weight;
+        }
+        total += weight * sum;
+        targets += columns;
+        predictions += columns;
+        gradients += columns;
+    }
+    return total;
+}
+
+static double FN(sparse_categorical_crossentropy)(const int64_t *targets, const REAL *predictions,
+                                                  const REAL *sample_weight, int from_logits,
+                                                  double label_smoothing, REAL *gradients,
+                                                  ptrdiff_t rows, ptrdiff_t columns) {
+    const REAL keep = (REAL)(1 - label_smoothing), offset = (REAL)(label_smoothing / columns);
+    const REAL low = (REAL)PROBABILITY_EPSILON, high = 1 - low;
+    double total = 0;
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / rows, loss;
+        const ptrdiff_t label = (ptrdiff_t)targets[b];
+        if (from_logits) {
+            REAL top = FN(row_maximum)(predictions, columns);
+            REAL scale = FN(row_exp)(predictions, top, gradients, columns);
+            double log_scale = FN(log)(scale), others = 0;
+            if (offset != 0)
+#pragma omp simd reduction(+ : others)
+                for (ptrdiff_t i = 0; i < columns; i++)
+                    others += log_scale - (predictions[i] - top);
+            loss = keep * (log_scale - (predictions[label] - top)) + offset * others;
+            REAL factor = (REAL)weight / scale, less = offset * (REAL)weight;
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < columns; i++) gradients[i] = gradients[i] * factor - less;
+            gradients[label] -= keep * (REAL)weight;
+        } else {
+            REAL mass = 0, pull = 0;
+            double sum = 0;
+#pragma omp simd reduction(+ : mass)
+            for (ptrdiff_t i = 0; i < columns; i++) mass += predictions[i];
+#pragma omp simd reduction(+ : sum, pull)
+            for (ptrdiff_t i = 0; i < columns; i++) {
+                REAL t = (i == label ? keep : 0) + offset, p = predictions[i] / mass;
+                REAL clipped = p < low ? low : p;
+                clipped = clipped > high ? high : clipped;
+                sum -= t * FN(log)(clipped);
+                REAL slope = -t / clipped;
+                slope = clipped == p ? slope : 0;
+                pull += slope * p;
+                gradients[i] = slope;
+            }
+#pragma omp simd
+            for (ptrdiff_t i = 0; i < columns; i++)
+                gradients[i] = (gradients[i] - pull) / mass * (REAL)weight;
+            loss = sum;
+        }
+        total += weight * loss;
+        predictions += columns;
+        gradients += columns;
+    }
+    return total;
+}
+
+/* ------------------------------------------------------------------------------- dropout */
+
+#define DROPOUT_UNITS 256
+
+static void FN(dropout)(const REAL *inputs, double rate, uint64_t seed, uint64_t step,
+                        uint64_t layer, REAL *outputs, ptrdiff_t rows, ptrdiff_t units) {
+    if (rate >= 1) {
+        memset(outputs, 0, rows * units * sizeof(REAL));
+        return;
+    }
+    const REAL scale = (REAL)(1 / (1 - rate));
+    const int32_t threshold = (int32_t)floor(rate * 65536 + 0.5);
+    uint32_t words[4][DROPOUT_UNITS];
+    for (ptrdiff_t start = 0; start < units; start += DROPOUT_UNITS) {
+        const ptrdiff_t count = units - start < DROPOUT_UNITS ? units - start : DROPOUT_UNITS;
+        for (ptrdiff_t group = 0; group < rows; group += 8) {
+#pragma omp simd
+            for (ptrdiff_t u = 0; u < count; u++) {
+                uint32_t word[4] = {(uint32_t)(start + u), (uint32_t)(group / 8), (uint32_t)step,
+                                    (uint32_t)layer};
+                philox(word, seed);
+                words[0][u] = word[0];
+                words[1][u] = word[1];
+                words[2][u] = word[2];
+                words[3][u] = word[3];
+            }
+            const ptrdiff_t last = rows - group < 8 ? rows - group : 8;
+            for (ptrdiff_t r = 0; r < last; r++) {
+                const uint32_t *half = words[r / 2];
+                const int shift = 16 * (r & 1);
+                const REAL *source = inputs + (group + r) * units + start;
+                REAL *target = outputs + (group + r) * units + start;
+#pragma omp simd
+                for (ptrdiff_t u = 0; u < count; u++) {
+                    int kept = (int32_t)((half[u] >> shift) & 0xFFFF) >= threshold;
+                    REAL x = source[u] * scale;
+                    target[u] = kept ? x : 0;
+                }
+            }
+        }
+    }
+}
+
+#undef DROPOUT_UNITS
+
+/* ------------------------------------------------------------------- optimizer updates */
+
+static void FN(decay)(REAL *parameters, double learning_rate, double weight_decay, ptrdiff_t n) {
+    if (weight_decay == 0) return;
+    const REAL factor = (REAL)(1 - learning_rate * weight_decay);
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++) parameters[i] *= factor;
+}
+
+static void FN(sgd_update)(REAL *parameters, const REAL *gradients, REAL *velocity,
+                           double learning_rate, double momentum, int nesterov,
+                           double weight_decay, ptrdiff_t n) {
+    const REAL rate = (REAL)learning_rate, keep = (REAL)momentum;
+    FN(decay)(parameters, learning_rate, weight_decay, n);
+    if (!velocity) {
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) parameters[i] -= rate * gradients[i];
+    } else if (!nesterov) {
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) {
+            velocity[i] = keep * velocity[i] - rate * gradients[i];
+            parameters[i] += velocity[i];
+        }
+    } else {
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) {
+            REAL step = rate * gradients[i];
+            velocity[i] = keep * velocity[i] - step;
+            parameters[i] += keep * velocity[i] - step;
+        }
+    }
+}
+
+static void FN(rmsprop_update)(REAL *parameters, const REAL *gradients, REAL *mean_square,
+                               double learning_rate, double rho, double epsilon_,
+                               double weight_decay, ptrdiff_t n) {
+    const REAL rate = (REAL)learning_rate, keep = (REAL)rho, take = (REAL)(1 - rho);
+    const REAL epsilon = (REAL)epsilon_;
+    FN(decay)(parameters, learning_rate, weight_decay, n);
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL g = gradients[i], s = keep * mean_square[i] + take * (g * g);
+        mean_square[i] = s;
+        parameters[i] -= rate * g / FN(square_root)(s + epsilon);
+    }
+}
+
+static void FN(adam_update)(REAL *parameters, const REAL *gradients, REAL *first_moment,
+                            REAL *second_moment, double learning_rate, double beta_1,
+                            double beta_2, double epsilon_, int64_t step, double weight_decay,
+                            ptrdiff_t n) {
+    const REAL rate =
+        (REAL)(learning_rate * sqrt(1 - pow(beta_2, step)) / (1 - pow(beta_1, step)));
+    const REAL take_1 = (REAL)(1 - beta_1), take_2 = (REAL)(1 - beta_2);
+    const REAL epsilon = (REAL)epsilon_;
+    FN(decay)(parameters, learning_rate, weight_decay, n);
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL g = gradients[i];
+        REAL m = first_moment[i] + (g - first_moment[i]) * take_1;
+        REAL v = second_moment[i] + (g * g - second_moment[i]) * take_2;
+        first_moment[i] = m;
+        second_moment[i] = v;
+        parameters[i] -= rate * m / (FN(square_root)(v) + epsilon);
+    }
+}
+
+static double FN(add_penalty)(const REAL *parameters, double l1, double l2, REAL *gradients,
+                              ptrdiff_t n) {
+    const REAL push = (REAL)l1, pull = (REAL)(2 * l2);
+    double size = 0, square = 0;
+#pragma omp simd reduction(+ : size, square)
+    for (ptrdiff_t i = 0; i < n; i++) {
+        REAL w = parameters[i];
+        size += (double)FN(absolute)(w);
+        square += (double)w * (double)w;
+        REAL sign = w > 0 ? 1 : w < 0 ? -1 : w; /* 0, and NaN */
+        gradients[i] += push * sign + pull * w;
+    }
+    return l1 * size + l2 * square;
+}
+
+/* ------------------------------------------------------------------------------ features */
+
+static void FN(quadratic_features)(const REAL *inputs, REAL *outputs, ptrdiff_t rows,
+                                   ptrdiff_t count) {
+    for (ptrdiff_t b = 0; b < rows; b++, inputs += count) {
+        for (ptrdiff_t i = 0; i < count; i++) *outputs++ = inputs[i];
+        for (ptrdiff_t i = 0; i < count; i++) *outputs++ = inputs[i] * inputs[i];
+        for (ptrdiff_t i = 0; i < count; i++)
+            for (ptrdiff_t j = i + 1; j < count; j++) *outputs++ = inputs[i] * inputs[j];
+        *outputs++ = 1;
+    }
+}

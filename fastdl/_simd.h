@@ -1,0 +1,131 @@
+/* The compiled kernels of fastdl, in portable C for GCC and Clang.
+ *
+ * This header gives each of the files below to the compiler twice, for float and for double, with
+ *     REAL     the type                      FN(name)  name_f32 or name_f64
+ *     WORD     the unsigned integer as wide  SINGLE    1 for float, 0 for double
+ *     VECTOR   as many REAL as a register of the build's instruction set holds, LANES of them
+ * and defines the functions that are the same for both.
+ *
+ * Loops over arrays are plain C over inlined branch-free scalar functions: the compiler turns them
+ * into vector code for each instruction set and makes the remainders itself. Only the matrix
+ * product names vectors, because there the registers must be counted. Needed flags (setup.py sets
+ * them): -fno-math-errno -fno-trapping-math, or ?: on floats is not turned into selects;
+ * -fopenmp-simd, for the reductions marked `omp simd` (no OpenMP runtime is used). Not -ffast-math:
+ * the functions rely on NaN, infinities and the order of operations.
+ */
+#ifndef FASTDL_SIMD_H
+#define FASTDL_SIMD_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Registers of the widest kind, and how many rows x vectors of the product they hold as sums
+ * beside one vector of the left and a row of the right factor. */
+#if defined(__AVX512F__)
+#define VECTOR_BYTES 64
+#define TILE_ROWS 12
+#elif defined(__AVX2__)
+#define VECTOR_BYTES 32
+#define TILE_ROWS 6
+#elif defined(__aarch64__)
+#define VECTOR_BYTES 16
+#define TILE_ROWS 12
+#else
+#define VECTOR_BYTES 16
+#define TILE_ROWS 6
+#endif
+#define TILE_VECTORS 2
+
+/* Does a*b + c round once? Then the rounding error of a product costs one operation. */
+#if defined(__FMA__) || defined(__aarch64__)
+#define HAS_FMA 1
+#else
+#define HAS_FMA 0
+#endif
+
+/* The codes of fastdl/reference.py (a test compares them). */
+enum { LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, SOFTPLUS, SILU, GELU, SOFTMAX, LOG_SOFTMAX };
+enum { DESCENT_SGD, DESCENT_MOMENTUM, DESCENT_RMSPROP };
+
+#define PROBABILITY_EPSILON 1e-7
+
+/* ------------------------------------------------------------------------- random numbers */
+
+#define SHUFFLE_STREAM 0xFFFFFFFFu
+
+/* Philox4x32-10 (Salmon et al., SC 2011): four random words of a counter and a key, in place. */
+INLINE void philox(uint32_t word[4], uint64_t seed) {
+    uint32_t low_key = (uint32_t)seed, high_key = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        uint64_t first = (uint64_t)word[0] * 0xD2511F53u;
+        uint64_t second = (uint64_t)word[2] * 0xCD9E8D57u;
+        word[0] = (uint32_t)(second >> 32) ^ word[1] ^ low_key;
+        word[1] = (uint32_t)second;
+        word[2] = (uint32_t)(first >> 32) ^ word[3] ^ high_key;
+        word[3] = (uint32_t)first;
+        low_key += 0x9E3779B9u;
+        high_key += 0xBB67AE85u;
+    }
+}
+
+/* outputs (n,) = 0 .. n-1 shuffled: Fisher and Yates, partners as in reference.permutation. */
+static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) outputs[i] = i;
+    uint32_t word[4];
+    for (ptrdiff_t i = n - 1; i > 0; i--) {
+        if (i & 1 || i == n - 1) {
+            word[0] = (uint32_t)(i / 2);
+            word[1] = 0;
+            word[2] = (uint32_t)epoch;
+            word[3] = SHUFFLE_STREAM;
+            philox(word, seed);
+        }
+        uint64_t high = word[2 * (i & 1)], low = word[2 * (i & 1) + 1], bound = (uint64_t)i + 1;
+        ptrdiff_t j = (ptrdiff_t)((high * bound + (low * bound >> 32)) >> 32);
+        int64_t swap = outputs[i];
+        outputs[i] = outputs[j];
+        outputs[j] = swap;
+    }
+}
+
+/* ---------------------------------------------------------------- one pass for each precision */
+
+#define GLUE_(name, suffix) name##_##suffix
+#define GLUE(name, suffix) GLUE_(name, suffix)
+#define FN(name) GLUE(name, SUFFIX)
+#define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
+
+#define REAL float
+#define WORD uint32_t
+#define SINGLE 1
+#define SUFFIX f32
+#include "_math.h"
+#include "_matmul.h"
+#include "_operations.h"
+#include "_descent.h"
+#undef REAL
+#undef WORD
+#undef SINGLE
+#undef SUFFIX
+
+#define REAL double
+#define WORD uint64_t
+#define SINGLE 0
+#define SUFFIX f64
+#include "_math.h"
+#include "_matmul.h"
+#include "_operations.h"
+#include "_descent.h"
+#undef REAL
+#undef WORD
+#undef SINGLE
+#undef SUFFIX
+
+/* Choose the precision at run time: `wide` is true for double; arrays pass as void pointers. */
+#define BY_PRECISION(wide, name, ...) ((wide) ? name##_f64(__VA_ARGS__) : name##_f32(__VA_ARGS__))
+
+#endif
