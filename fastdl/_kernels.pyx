@@ -24,7 +24,6 @@ cdef extern from *:
     """
     const char* FASTDL_CPU_LEVEL
     bint FASTDL_DEBUG
-    int LAST_ACTIVATION "LOG_SOFTMAX"
 
 # `wide` chooses the precision: true for float64. See BY_PRECISION in _simd.h.
 cdef extern from "_simd.h" nogil:
@@ -49,14 +48,14 @@ cdef extern from "_simd.h" nogil:
     #define c_mean_absolute_error(wide, ...) BY_PRECISION(wide, mean_absolute_error, __VA_ARGS__)
     #define c_huber(wide, ...) BY_PRECISION(wide, huber, __VA_ARGS__)
     #define c_dropout(wide, ...) BY_PRECISION(wide, dropout, __VA_ARGS__)
-    #define c_sgd_update(wide, ...) BY_PRECISION(wide, sgd_update, __VA_ARGS__)
-    #define c_rmsprop_update(wide, ...) BY_PRECISION(wide, rmsprop_update, __VA_ARGS__)
-    #define c_adam_update(wide, ...) BY_PRECISION(wide, adam_update, __VA_ARGS__)
+    #define c_update(wide, ...) BY_PRECISION(wide, update, __VA_ARGS__)
     #define c_add_penalty(wide, ...) BY_PRECISION(wide, add_penalty, __VA_ARGS__)
     #define c_quadratic_features(wide, ...) BY_PRECISION(wide, quadratic_features, __VA_ARGS__)
     #define c_logistic_descent(wide, ...) BY_PRECISION(wide, logistic_descent, __VA_ARGS__)
     #define c_planar_descent(wide, ...) BY_PRECISION(wide, planar_descent, __VA_ARGS__)
     """
+    enum: SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM
+    int LAST_ACTIVATION "LOG_SOFTMAX"
     void map_exp(bint wide, const void*, void*, Py_ssize_t)
     void map_log(bint wide, const void*, void*, Py_ssize_t)
     void map_log1p(bint wide, const void*, void*, Py_ssize_t)
@@ -80,39 +79,36 @@ cdef extern from "_simd.h" nogil:
     double c_binary_crossentropy(
         bint wide, const void* targets, const void* predictions, const void* sample_weight,
         bint from_logits, double label_smoothing, void* gradients, Py_ssize_t rows,
-        Py_ssize_t columns)
+        Py_ssize_t columns, Py_ssize_t count)
     double c_categorical_crossentropy(
         bint wide, const void* targets, const void* predictions, const void* sample_weight,
         bint from_logits, double label_smoothing, void* gradients, Py_ssize_t rows,
-        Py_ssize_t columns)
+        Py_ssize_t columns, Py_ssize_t count)
     double c_sparse_categorical_crossentropy(
         bint wide, const int64_t* targets, const void* predictions, const void* sample_weight,
         bint from_logits, double label_smoothing, void* gradients, Py_ssize_t rows,
-        Py_ssize_t columns)
+        Py_ssize_t columns, Py_ssize_t count)
     double c_mean_squared_error(
         bint wide, const void* targets, const void* predictions, const void* sample_weight,
-        void* gradients, Py_ssize_t rows, Py_ssize_t columns)
+        void* gradients, Py_ssize_t rows, Py_ssize_t columns,
+        Py_ssize_t count)
     double c_mean_absolute_error(
         bint wide, const void* targets, const void* predictions, const void* sample_weight,
-        void* gradients, Py_ssize_t rows, Py_ssize_t columns)
+        void* gradients, Py_ssize_t rows, Py_ssize_t columns,
+        Py_ssize_t count)
     double c_huber(
         bint wide, const void* targets, const void* predictions, const void* sample_weight,
-        double delta, void* gradients, Py_ssize_t rows, Py_ssize_t columns)
+        double delta, void* gradients, Py_ssize_t rows, Py_ssize_t columns,
+        Py_ssize_t count)
     void c_dropout(
         bint wide, const void* inputs, double rate, uint64_t seed, uint64_t step, uint64_t layer,
         void* outputs, Py_ssize_t rows, Py_ssize_t units)
     void c_permutation "permutation"(
         uint64_t seed, uint64_t epoch, int64_t* outputs, Py_ssize_t n)
-    void c_sgd_update(
-        bint wide, void* parameters, const void* gradients, void* velocity, double learning_rate,
-        double momentum, bint nesterov, double weight_decay, Py_ssize_t n)
-    void c_rmsprop_update(
-        bint wide, void* parameters, const void* gradients, void* mean_square,
-        double learning_rate, double rho, double epsilon, double weight_decay, Py_ssize_t n)
-    void c_adam_update(
-        bint wide, void* parameters, const void* gradients, void* first_moment,
-        void* second_moment, double learning_rate, double beta_1, double beta_2, double epsilon,
-        int64_t step, double weight_decay, Py_ssize_t n)
+    void c_update(
+        bint wide, int kind, void* parameters, const void* gradients, void* first, void* second,
+        double learning_rate, double momentum, double beta_2, double epsilon, int64_t step,
+        double weight_decay, Py_ssize_t n)
     double c_add_penalty(
         bint wide, const void* parameters, double l1, double l2, void* gradients, Py_ssize_t n)
     void c_quadratic_features(
@@ -407,7 +403,7 @@ def binary_crossentropy(
     with nogil:
         total = c_binary_crossentropy(
             wide, data(targets), data(predictions), data(sample_weight),
-            from_logits, label_smoothing, data(gradients), rows, columns)
+            from_logits, label_smoothing, data(gradients), rows, columns, rows)
     return total
 
 
@@ -427,7 +423,7 @@ def categorical_crossentropy(
     with nogil:
         total = c_categorical_crossentropy(
             wide, data(targets), data(predictions), data(sample_weight),
-            from_logits, label_smoothing, data(gradients), rows, columns)
+            from_logits, label_smoothing, data(gradients), rows, columns, rows)
     return total
 
 
@@ -448,7 +444,7 @@ def sparse_categorical_crossentropy(
     with nogil:
         total = c_sparse_categorical_crossentropy(
             wide, <const int64_t*> data(targets), data(predictions), data(sample_weight),
-            from_logits, label_smoothing, data(gradients), rows, columns)
+            from_logits, label_smoothing, data(gradients), rows, columns, rows)
     return total
 
 
@@ -466,7 +462,7 @@ def mean_squared_error(
     with nogil:
         total = c_mean_squared_error(
             wide, data(targets), data(predictions), data(sample_weight),
-            data(gradients), rows, columns)
+            data(gradients), rows, columns, rows)
     return total
 
 
@@ -484,7 +480,7 @@ def mean_absolute_error(
     with nogil:
         total = c_mean_absolute_error(
             wide, data(targets), data(predictions), data(sample_weight),
-            data(gradients), rows, columns)
+            data(gradients), rows, columns, rows)
     return total
 
 
@@ -503,7 +499,7 @@ def huber(
     with nogil:
         total = c_huber(
             wide, data(targets), data(predictions), data(sample_weight),
-            delta, data(gradients), rows, columns)
+            delta, data(gradients), rows, columns, rows)
     return total
 
 
@@ -554,9 +550,10 @@ def sgd_update(
     cdef bint wide = is_wide(parameters)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(parameters)
     with nogil:
-        c_sgd_update(
-            wide, data(parameters), data(gradients), data(velocity), learning_rate, momentum,
-            nesterov, weight_decay, n)
+        c_update(
+            wide, SGD if velocity is None else NESTEROV if nesterov else MOMENTUM,
+            data(parameters), data(gradients), data(velocity), NULL, learning_rate, momentum, 0, 0,
+            1, weight_decay, n)
 
 
 def rmsprop_update(
@@ -574,9 +571,9 @@ def rmsprop_update(
     cdef bint wide = is_wide(parameters)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(parameters)
     with nogil:
-        c_rmsprop_update(
-            wide, data(parameters), data(gradients), data(mean_square), learning_rate, rho,
-            epsilon, weight_decay, n)
+        c_update(
+            wide, RMSPROP, data(parameters), data(gradients), data(mean_square), NULL,
+            learning_rate, rho, 0, epsilon, 1, weight_decay, n)
 
 
 def adam_update(
@@ -600,9 +597,9 @@ def adam_update(
     cdef bint wide = is_wide(parameters)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(parameters)
     with nogil:
-        c_adam_update(
-            wide, data(parameters), data(gradients), data(first_moment), data(second_moment),
-            learning_rate, beta_1, beta_2, epsilon, step, weight_decay, n)
+        c_update(
+            wide, ADAM, data(parameters), data(gradients), data(first_moment),
+            data(second_moment), learning_rate, beta_1, beta_2, epsilon, step, weight_decay, n)
 
 
 def add_penalty(

@@ -167,14 +167,15 @@ static void FN(column_sums)(const REAL *inputs, REAL *sums, ptrdiff_t rows, ptrd
 
 /* -------------------------------------------------------------------------------- losses
  *
- * Each returns the loss, added up in double, and writes its gradient in the predictions. */
+ * Each returns the given rows' share of the loss of `count` rows, added up in double, and writes
+ * its gradient in the predictions. */
 
 /* Runs the given block for each output of each row, which sets loss and slope from t and p; `weight` is
- * sample_weight / (rows * columns). */
+ * sample_weight / (count * columns). */
 #define ELEMENTWISE_LOSS(...)                                                        \
     double total = 0;                                                                \
     for (ptrdiff_t b = 0; b < rows; b++) {                                           \
-        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / rows / columns; \
+        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / count / columns; \
         double sum = 0;                                                              \
         _Pragma("omp simd reduction(+ : sum)") for (ptrdiff_t i = 0; i < columns; i++) { \
             REAL t = targets[i], p = predictions[i], loss, slope;                    \
@@ -192,7 +193,7 @@ static void FN(column_sums)(const REAL *inputs, REAL *sums, ptrdiff_t rows, ptrd
 static double FN(binary_crossentropy)(const REAL *targets, const REAL *predictions,
                                       const REAL *sample_weight, int from_logits,
                                       double label_smoothing, REAL *gradients, ptrdiff_t rows,
-                                      ptrdiff_t columns) {
+                                      ptrdiff_t columns, ptrdiff_t count) {
     const REAL keep = (REAL)(1 - label_smoothing), offset = (REAL)(0.5 * label_smoothing);
     const REAL low = (REAL)PROBABILITY_EPSILON, high = 1 - low;
     if (from_logits) {
@@ -216,7 +217,7 @@ static double FN(binary_crossentropy)(const REAL *targets, const REAL *predictio
 
 static double FN(mean_squared_error)(const REAL *targets, const REAL *predictions,
                                      const REAL *sample_weight, REAL *gradients, ptrdiff_t rows,
-                                     ptrdiff_t columns) {
+                                     ptrdiff_t columns, ptrdiff_t count) {
     ELEMENTWISE_LOSS({
         REAL error = p - t;
         loss = error * error;
@@ -226,7 +227,7 @@ static double FN(mean_squared_error)(const REAL *targets, const REAL *prediction
 
 static double FN(mean_absolute_error)(const REAL *targets, const REAL *predictions,
                                       const REAL *sample_weight, REAL *gradients, ptrdiff_t rows,
-                                      ptrdiff_t columns) {
+                                      ptrdiff_t columns, ptrdiff_t count) {
     ELEMENTWISE_LOSS({
         REAL error = p - t;
         loss = FN(absolute)(error);
@@ -235,7 +236,7 @@ static double FN(mean_absolute_error)(const REAL *targets, const REAL *predictio
 }
 
 static double FN(huber)(const REAL *targets, const REAL *predictions, const REAL *sample_weight,
-                        double delta_, REAL *gradients, ptrdiff_t rows, ptrdiff_t columns) {
+                        double delta_, REAL *gradients, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t count) {
     const REAL delta = (REAL)delta_, half = (REAL)0.5;
     ELEMENTWISE_LOSS({
         REAL error = p - t, size = FN(absolute)(error);
@@ -249,12 +250,12 @@ static double FN(huber)(const REAL *targets, const REAL *predictions, const REAL
 static double FN(categorical_crossentropy)(const REAL *targets, const REAL *predictions,
                                            const REAL *sample_weight, int from_logits,
                                            double label_smoothing, REAL *gradients, ptrdiff_t rows,
-                                           ptrdiff_t columns) {
+                                           ptrdiff_t columns, ptrdiff_t count) {
     const REAL keep = (REAL)(1 - label_smoothing), offset = (REAL)(label_smoothing / columns);
     const REAL low = (REAL)PROBABILITY_EPSILON, high = 1 - low;
     double total = 0;
     for (ptrdiff_t b = 0; b < rows; b++) {
-        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / rows, sum = 0;
+        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / count, sum = 0;
         if (from_logits) {
             REAL top = FN(row_maximum)(predictions, columns), mass = 0;
             REAL scale = FN(row_exp)(predictions, top, gradients, columns);
@@ -300,12 +301,12 @@ static double FN(categorical_crossentropy)(const REAL *targets, const REAL *pred
 static double FN(sparse_categorical_crossentropy)(const int64_t *targets, const REAL *predictions,
                                                   const REAL *sample_weight, int from_logits,
                                                   double label_smoothing, REAL *gradients,
-                                                  ptrdiff_t rows, ptrdiff_t columns) {
+                                                  ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t count) {
     const REAL keep = (REAL)(1 - label_smoothing), offset = (REAL)(label_smoothing / columns);
     const REAL low = (REAL)PROBABILITY_EPSILON, high = 1 - low;
     double total = 0;
     for (ptrdiff_t b = 0; b < rows; b++) {
-        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / rows, loss;
+        double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / count, loss;
         const ptrdiff_t label = (ptrdiff_t)targets[b];
         if (from_logits) {
             REAL top = FN(row_maximum)(predictions, columns);
@@ -352,21 +353,20 @@ static double FN(sparse_categorical_crossentropy)(const int64_t *targets, const 
 
 #define DROPOUT_UNITS 256
 
-static void FN(dropout)(const REAL *inputs, double rate, uint64_t seed, uint64_t step,
-                        uint64_t layer, REAL *outputs, ptrdiff_t rows, ptrdiff_t units) {
-    if (rate >= 1) {
-        memset(outputs, 0, rows * units * sizeof(REAL));
-        return;
-    }
-    const REAL scale = (REAL)(1 / (1 - rate));
+/* What dropout multiplies rows row.. and units unit.. of a layer by: 1 / (1 - rate), or 0. `factors`
+ * points to where the first of them goes; the first row is a multiple of 8. */
+static void FN(dropout_factors)(double rate, uint64_t seed, uint64_t step, uint64_t layer,
+                                ptrdiff_t row, ptrdiff_t last_row, ptrdiff_t unit,
+                                ptrdiff_t last_unit, REAL *factors, ptrdiff_t stride) {
+    const REAL scale = rate < 1 ? (REAL)(1 / (1 - rate)) : 0;
     const int32_t threshold = (int32_t)floor(rate * 65536 + 0.5);
     uint32_t words[4][DROPOUT_UNITS];
-    for (ptrdiff_t start = 0; start < units; start += DROPOUT_UNITS) {
-        const ptrdiff_t count = units - start < DROPOUT_UNITS ? units - start : DROPOUT_UNITS;
-        for (ptrdiff_t group = 0; group < rows; group += 8) {
+    for (; unit < last_unit; unit += DROPOUT_UNITS, factors += DROPOUT_UNITS) {
+        const ptrdiff_t count = last_unit - unit < DROPOUT_UNITS ? last_unit - unit : DROPOUT_UNITS;
+        for (ptrdiff_t group = row; group < last_row; group += 8) {
 #pragma omp simd
             for (ptrdiff_t u = 0; u < count; u++) {
-                uint32_t word[4] = {(uint32_t)(start + u), (uint32_t)(group / 8), (uint32_t)step,
+                uint32_t word[4] = {(uint32_t)(unit + u), (uint32_t)(group / 8), (uint32_t)step,
                                     (uint32_t)layer};
                 philox(word, seed);
                 words[0][u] = word[0];
@@ -374,90 +374,128 @@ static void FN(dropout)(const REAL *inputs, double rate, uint64_t seed, uint64_t
                 words[2][u] = word[2];
                 words[3][u] = word[3];
             }
-            const ptrdiff_t last = rows - group < 8 ? rows - group : 8;
-            for (ptrdiff_t r = 0; r < last; r++) {
+            const ptrdiff_t rows = last_row - group < 8 ? last_row - group : 8;
+            for (ptrdiff_t r = 0; r < rows; r++) {
                 const uint32_t *half = words[r / 2];
                 const int shift = 16 * (r & 1);
-                const REAL *source = inputs + (group + r) * units + start;
-                REAL *target = outputs + (group + r) * units + start;
+                REAL *target = factors + (group - row + r) * stride;
 #pragma omp simd
-                for (ptrdiff_t u = 0; u < count; u++) {
-                    int kept = (int32_t)((half[u] >> shift) & 0xFFFF) >= threshold;
-                    REAL x = source[u] * scale;
-                    target[u] = kept ? x : 0;
-                }
+                for (ptrdiff_t u = 0; u < count; u++)
+                    target[u] = (int32_t)((half[u] >> shift) & 0xFFFF) >= threshold ? scale : 0;
             }
         }
     }
+}
+
+static void FN(dropout)(const REAL *inputs, double rate, uint64_t seed, uint64_t step,
+                        uint64_t layer, REAL *outputs, ptrdiff_t rows, ptrdiff_t units) {
+    REAL factors[8 * DROPOUT_UNITS];
+    for (ptrdiff_t row = 0; row < rows; row += 8)
+        for (ptrdiff_t unit = 0; unit < units; unit += DROPOUT_UNITS) {
+            const ptrdiff_t count = units - unit < DROPOUT_UNITS ? units - unit : DROPOUT_UNITS;
+            const ptrdiff_t last_row = rows - row < 8 ? rows : row + 8;
+            FN(dropout_factors)(rate, seed, step, layer, row, last_row, unit, unit + count,
+                                factors, DROPOUT_UNITS);
+            for (ptrdiff_t b = row; b < last_row; b++) {
+                const REAL *factor = factors + (b - row) * DROPOUT_UNITS;
+                const REAL *source = inputs + b * units + unit;
+                REAL *target = outputs + b * units + unit;
+#pragma omp simd
+                for (ptrdiff_t u = 0; u < count; u++) {
+                    REAL x = source[u] * factor[u];
+                    target[u] = factor[u] != 0 ? x : 0; /* a dropped NaN is gone */
+                }
+            }
+        }
 }
 
 #undef DROPOUT_UNITS
 
 /* ------------------------------------------------------------------- optimizer updates */
 
-static void FN(decay)(REAL *parameters, double learning_rate, double weight_decay, ptrdiff_t n) {
-    if (weight_decay == 0) return;
-    const REAL factor = (REAL)(1 - learning_rate * weight_decay);
-#pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++) parameters[i] *= factor;
+/* What turns a gradient into a step; see reference.py for the formulas. */
+typedef struct {
+    int kind, decays;
+    REAL rate, keep, take, take_2, epsilon, shrink;
+} FN(rule);
+
+/* `momentum` is also RMSprop's rho and Adam's beta_1. */
+static FN(rule) FN(make_rule)(int kind, double learning_rate, double momentum, double beta_2,
+                              double epsilon, int64_t step, double weight_decay) {
+    double rate = learning_rate;
+    if (kind == ADAM) rate *= sqrt(1 - pow(beta_2, step)) / (1 - pow(momentum, step));
+    return (FN(rule)){
+        .kind = kind,
+        .decays = weight_decay != 0,
+        .rate = (REAL)rate,
+        .keep = (REAL)momentum,
+        .take = (REAL)(1 - momentum),
+        .take_2 = (REAL)(1 - beta_2),
+        .epsilon = (REAL)epsilon,
+        .shrink = (REAL)(1 - learning_rate * weight_decay),
+    };
 }
 
-static void FN(sgd_update)(REAL *parameters, const REAL *gradients, REAL *velocity,
-                           double learning_rate, double momentum, int nesterov,
-                           double weight_decay, ptrdiff_t n) {
-    const REAL rate = (REAL)learning_rate, keep = (REAL)momentum;
-    FN(decay)(parameters, learning_rate, weight_decay, n);
-    if (!velocity) {
+/* One step of n parameters; `first` and `second` are the optimizer's slots, NULL where it has none. */
+INLINE void FN(apply)(const FN(rule) *rule, REAL *parameters, const REAL *gradients, REAL *first,
+                      REAL *second, ptrdiff_t n) {
+    const REAL rate = rule->rate, keep = rule->keep, take = rule->take, take_2 = rule->take_2;
+    const REAL epsilon = rule->epsilon, shrink = rule->shrink;
+    if (rule->decays) {
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) parameters[i] *= shrink;
+    }
+    switch (rule->kind) {
+    case SGD:
 #pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++) parameters[i] -= rate * gradients[i];
-    } else if (!nesterov) {
+        return;
+    case MOMENTUM:
 #pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++) {
-            velocity[i] = keep * velocity[i] - rate * gradients[i];
-            parameters[i] += velocity[i];
+            first[i] = keep * first[i] - rate * gradients[i];
+            parameters[i] += first[i];
         }
-    } else {
+        return;
+    case NESTEROV:
 #pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++) {
             REAL step = rate * gradients[i];
-            velocity[i] = keep * velocity[i] - step;
-            parameters[i] += keep * velocity[i] - step;
+            first[i] = keep * first[i] - step;
+            parameters[i] += keep * first[i] - step;
         }
+        return;
+    case RMSPROP:
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) {
+            REAL g = gradients[i], s = keep * first[i] + take * (g * g);
+            first[i] = s;
+            parameters[i] -= rate * g / FN(square_root)(s + epsilon);
+        }
+        return;
+    case ADAM:
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < n; i++) {
+            REAL g = gradients[i];
+            REAL m = first[i] + (g - first[i]) * take;
+            REAL v = second[i] + (g * g - second[i]) * take_2;
+            first[i] = m;
+            second[i] = v;
+            parameters[i] -= rate * m / (FN(square_root)(v) + epsilon);
+        }
+        return;
     }
 }
 
-static void FN(rmsprop_update)(REAL *parameters, const REAL *gradients, REAL *mean_square,
-                               double learning_rate, double rho, double epsilon_,
-                               double weight_decay, ptrdiff_t n) {
-    const REAL rate = (REAL)learning_rate, keep = (REAL)rho, take = (REAL)(1 - rho);
-    const REAL epsilon = (REAL)epsilon_;
-    FN(decay)(parameters, learning_rate, weight_decay, n);
-#pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++) {
-        REAL g = gradients[i], s = keep * mean_square[i] + take * (g * g);
-        mean_square[i] = s;
-        parameters[i] -= rate * g / FN(square_root)(s + epsilon);
-    }
-}
-
-static void FN(adam_update)(REAL *parameters, const REAL *gradients, REAL *first_moment,
-                            REAL *second_moment, double learning_rate, double beta_1,
-                            double beta_2, double epsilon_, int64_t step, double weight_decay,
-                            ptrdiff_t n) {
-    const REAL rate =
-        (REAL)(learning_rate * sqrt(1 - pow(beta_2, step)) / (1 - pow(beta_1, step)));
-    const REAL take_1 = (REAL)(1 - beta_1), take_2 = (REAL)(1 - beta_2);
-    const REAL epsilon = (REAL)epsilon_;
-    FN(decay)(parameters, learning_rate, weight_decay, n);
-#pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++) {
-        REAL g = gradients[i];
-        REAL m = first_moment[i] + (g - first_moment[i]) * take_1;
-        REAL v = second_moment[i] + (g * g - second_moment[i]) * take_2;
-        first_moment[i] = m;
-        second_moment[i] = v;
-        parameters[i] -= rate * m / (FN(square_root)(v) + epsilon);
-    }
+/* The whole of `apply`, for arrays. */
+static void FN(update)(int kind, REAL *parameters, const REAL *gradients, REAL *first, REAL *second,
+                       double learning_rate, double momentum, double beta_2, double epsilon,
+                       int64_t step, double weight_decay, ptrdiff_t n) {
+    const FN(rule) rule =
+        FN(make_rule)(kind, learning_rate, momentum, beta_2, epsilon, step, weight_decay);
+    const float_mode mode = flush_subnormals();
+    FN(apply)(&rule, parameters, gradients, first, second, n);
+    restore_subnormals(mode);
 }
 
 static double FN(add_penalty)(const REAL *parameters, double l1, double l2, REAL *gradients,
