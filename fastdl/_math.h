@@ -17,6 +17,7 @@
 #define EXP_LOWEST -104.0f         /* gives 0 below -103.98, */
 #define EXPM1_LOWEST -18.0f        /* and expm1 gives -1 below -17.33 */
 #define SMALLEST_NORMAL 0x1p-126f
+#define TINY 0x1p-26f
 #define SQRT_HALF_BITS 0x3f3504f3u
 #define ERFC_K 2.0f
 #define ERFC_HIGHEST 11.0f
@@ -30,6 +31,7 @@
 #define EXP_LOWEST -746.0
 #define EXPM1_LOWEST -38.0
 #define SMALLEST_NORMAL 0x1p-1022
+#define TINY 0x1p-55
 #define SQRT_HALF_BITS 0x3fe6a09e667f3bcdull
 #define ERFC_K 4.0
 #define ERFC_HIGHEST 28.0
@@ -139,7 +141,8 @@ INLINE REAL FN(expm1_core)(REAL x) {
 
 INLINE REAL FN(expm1)(REAL x) {
     REAL y = FN(expm1_core)(x > EXP_HIGHEST ? EXP_HIGHEST : x);
-    return x == 0 ? x : y;
+    /* Here x is the result to less than half a unit, and s*p would round a subnormal. */
+    return FN(absolute)(x) < TINY ? x : y;
 }
 
 /* l in log(1 + f) = 2*s + s*z*l(z), s = f / (2 + f), z = s*s, for 1 + f in [sqrt(1/2), sqrt(2)]. */
@@ -301,6 +304,7 @@ INLINE REAL FN(normal_cdf)(REAL x) {
 #undef EXP_LOWEST
 #undef EXPM1_LOWEST
 #undef SMALLEST_NORMAL
+#undef TINY
 #undef SQRT_HALF_BITS
 #undef ERFC_K
 #undef ERFC_HIGHEST

@@ -16,6 +16,48 @@ typedef REAL FN(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof
 #define PANEL_DEPTH 256
 #define PANEL_WIDTH (TILE_VECTORS * LANES)
 
+/* Transposes LANES x LANES elements: source rows are `stride` apart, target rows `width`. Rounds of
+ * perfect shuffles: each interleaves row i with row i + LANES/2. */
+INLINE void FN(transpose_block)(const REAL *source, ptrdiff_t stride, REAL *target,
+                                ptrdiff_t width) {
+    VECTOR row[LANES], next[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) row[i] = *(const VECTOR *)(source + i * stride);
+#pragma GCC unroll 4
+    for (int round = 1; round < LANES; round *= 2) {
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES / 2; i++) {
+            next[2 * i] = INTERLEAVE_LOW(row[i], row[i + LANES / 2]);
+            next[2 * i + 1] = INTERLEAVE_HIGH(row[i], row[i + LANES / 2]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) row[i] = next[i];
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) *(VECTOR *)(target + i * width) = row[i];
+}
+
+/* target (depth, width) = the transpose of source (columns, depth), rows of it `stride` apart; the
+ * columns that are missing to `width` become zeros. */
+static void FN(pack_transposed)(const REAL *source, ptrdiff_t stride, int columns, ptrdiff_t depth,
+                                REAL *target, int width) {
+    ptrdiff_t p = 0;
+    for (; p + LANES <= depth; p += LANES)
+        for (int q = 0; q < width; q += LANES) {
+            if (q + LANES <= columns) {
+                FN(transpose_block)(source + q * stride + p, stride, target + p * width + q, width);
+                continue;
+            }
+            for (int i = 0; i < LANES; i++)
+                for (int j = 0; j < LANES; j++)
+                    target[(p + i) * width + q + j] =
+                        q + j < columns ? source[(q + j) * stride + p + i] : 0;
+        }
+    for (; p < depth; p++)
+        for (int q = 0; q < width; q++)
+            target[p * width + q] = q < columns ? source[q * stride + p] : 0;
+}
+
 /* rows x vectors of C from a panel of B, rows and vectors known to the compiler. */
 INLINE void FN(tile)(int rows, int vectors, ptrdiff_t depth, const REAL *restrict a,
                      ptrdiff_t a_row, ptrdiff_t a_column, const REAL *restrict b, ptrdiff_t b_row,
@@ -109,9 +151,11 @@ static void FN(blocked_product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const
                     for (ptrdiff_t p = 0; p < part; p++)
                         for (int q = 0; q < right_row; q++)
                             copy[p * right_row + q] = q < width ? source[p * b_row + q] : 0;
+                } else if (b_row == 1) {
+                    FN(pack_transposed)(source, b_column, width, part, copy, (int)right_row);
                 } else {
-                    for (int q = 0; q < right_row; q++)
-                        for (ptrdiff_t p = 0; p < part; p++)
+                    for (ptrdiff_t p = 0; p < part; p++)
+                        for (int q = 0; q < right_row; q++)
                             copy[p * right_row + q] =
                                 q < width ? source[p * b_row + q * b_column] : 0;
                 }

@@ -33,9 +33,23 @@ INLINE REAL FN(row_maximum)(const REAL *row, ptrdiff_t n) {
     return top;
 }
 
-/* outputs = exp(row - top); returns their sum. */
+/* outputs = exp(row - top); returns their sum. A row shorter than a vector, as most softmaxes have,
+ * is done as one, since the compiler's remainders go element by element. */
 INLINE REAL FN(row_exp)(const REAL *row, REAL top, REAL *outputs, ptrdiff_t n) {
     REAL sum = 0;
+    if (n <= LANES) {
+        REAL padded[LANES];
+#pragma omp simd
+        for (int i = 0; i < LANES; i++) padded[i] = -(REAL)INFINITY;
+        for (ptrdiff_t i = 0; i < n; i++) padded[i] = row[i] - top;
+#pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < LANES; i++) {
+            padded[i] = FN(exp)(padded[i]);
+            sum += padded[i];
+        }
+        for (ptrdiff_t i = 0; i < n; i++) outputs[i] = padded[i];
+        return sum;
+    }
 #pragma omp simd reduction(+ : sum)
     for (ptrdiff_t i = 0; i < n; i++) {
         REAL y = FN(exp)(row[i] - top);
@@ -360,23 +374,21 @@ static void FN(dropout_factors)(double rate, uint64_t seed, uint64_t step, uint6
                                 ptrdiff_t last_unit, REAL *factors, ptrdiff_t stride) {
     const REAL scale = rate < 1 ? (REAL)(1 / (1 - rate)) : 0;
     const int32_t threshold = (int32_t)floor(rate * 65536 + 0.5);
-    uint32_t words[4][DROPOUT_UNITS];
+    uint32_t drawn[4][DROPOUT_UNITS] __attribute__((aligned(64)));
     for (; unit < last_unit; unit += DROPOUT_UNITS, factors += DROPOUT_UNITS) {
         const ptrdiff_t count = last_unit - unit < DROPOUT_UNITS ? last_unit - unit : DROPOUT_UNITS;
         for (ptrdiff_t group = row; group < last_row; group += 8) {
-#pragma omp simd
-            for (ptrdiff_t u = 0; u < count; u++) {
-                uint32_t word[4] = {(uint32_t)(unit + u), (uint32_t)(group / 8), (uint32_t)step,
-                                    (uint32_t)layer};
-                philox(word, seed);
-                words[0][u] = word[0];
-                words[1][u] = word[1];
-                words[2][u] = word[2];
-                words[3][u] = word[3];
+            for (ptrdiff_t u = 0; u < count; u += WORDS) {
+                words zero = {0}, units = zero;
+                for (int i = 0; i < WORDS; i++) units[i] = (uint32_t)(unit + u + i);
+                words word[4] = {units, zero + (uint32_t)(group / 8), zero + (uint32_t)step,
+                                 zero + (uint32_t)layer};
+                philox_words(word, seed);
+                for (int w = 0; w < 4; w++) *(words *)(drawn[w] + u) = word[w];
             }
             const ptrdiff_t rows = last_row - group < 8 ? last_row - group : 8;
             for (ptrdiff_t r = 0; r < rows; r++) {
-                const uint32_t *half = words[r / 2];
+                const uint32_t *half = drawn[r / 2];
                 const int shift = 16 * (r & 1);
                 REAL *target = factors + (group - row + r) * stride;
 #pragma omp simd
@@ -436,55 +448,101 @@ static FN(rule) FN(make_rule)(int kind, double learning_rate, double momentum, d
     };
 }
 
-/* One step of n parameters; `first` and `second` are the optimizer's slots, NULL where it has none. */
-INLINE void FN(apply)(const FN(rule) *rule, REAL *parameters, const REAL *gradients, REAL *first,
-                      REAL *second, ptrdiff_t n) {
+/* v / (sqrt(s) + epsilon), for the slots' second moments. */
+INLINE FN(vector) FN(over_root)(FN(vector) v, FN(vector) s, REAL epsilon) {
+#if SINGLE && defined(__AVX512F__)
+    /* Root and quotient by approximations to 14 bits and a Newton step each, good to 2 ulp: the
+     * exact instructions take twice as long as all the rest of an Adam step. */
+    __m512 x = (__m512)s, y = _mm512_rsqrt14_ps(x);
+    __m512 root = _mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ), x, y);
+    __m512 half = _mm512_mul_ps(y, _mm512_set1_ps(0.5f));
+    root = _mm512_mask_mov_ps(
+        root, _mm512_cmp_ps_mask(root, _mm512_setzero_ps(), _CMP_NEQ_UQ),
+        _mm512_fmadd_ps(_mm512_fnmadd_ps(root, root, x), half, root));
+    __m512 divisor = _mm512_add_ps(root, _mm512_set1_ps(epsilon));
+    __m512 inverse = _mm512_rcp14_ps(divisor);
+    inverse = _mm512_mul_ps(inverse, _mm512_fnmadd_ps(divisor, inverse, _mm512_set1_ps(2)));
+    return v * (FN(vector))inverse;
+#else
+    FN(vector) quotient;
+#pragma omp simd
+    for (int i = 0; i < LANES; i++) quotient[i] = v[i] / (FN(square_root)(s[i]) + epsilon);
+    return quotient;
+#endif
+}
+
+#define AT(array, i) (*(FN(vector) *)((array) + (i)))
+
+/* One step of n parameters, n a multiple of LANES. */
+INLINE void FN(apply_vectors)(const FN(rule) *rule, REAL *parameters, const REAL *gradients,
+                              REAL *first, REAL *second, ptrdiff_t n) {
+    /* Into registers: stores to the arrays could change what `rule` points to. */
     const REAL rate = rule->rate, keep = rule->keep, take = rule->take, take_2 = rule->take_2;
     const REAL epsilon = rule->epsilon, shrink = rule->shrink;
-    if (rule->decays) {
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++) parameters[i] *= shrink;
-    }
+    if (rule->decays)
+        for (ptrdiff_t i = 0; i < n; i += LANES) AT(parameters, i) *= shrink;
     switch (rule->kind) {
     case SGD:
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++) parameters[i] -= rate * gradients[i];
+        for (ptrdiff_t i = 0; i < n; i += LANES)
+            AT(parameters, i) -= rate * *(const FN(vector) *)(gradients + i);
         return;
     case MOMENTUM:
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++) {
-            first[i] = keep * first[i] - rate * gradients[i];
-            parameters[i] += first[i];
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            const FN(vector) step = rate * *(const FN(vector) *)(gradients + i);
+            const FN(vector) velocity = keep * AT(first, i) - step;
+            AT(first, i) = velocity;
+            AT(parameters, i) += velocity;
         }
         return;
     case NESTEROV:
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++) {
-            REAL step = rate * gradients[i];
-            first[i] = keep * first[i] - step;
-            parameters[i] += keep * first[i] - step;
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            const FN(vector) step = rate * *(const FN(vector) *)(gradients + i);
+            const FN(vector) velocity = keep * AT(first, i) - step;
+            AT(first, i) = velocity;
+            AT(parameters, i) += keep * velocity - step;
         }
         return;
     case RMSPROP:
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++) {
-            REAL g = gradients[i], s = keep * first[i] + take * (g * g);
-            first[i] = s;
-            parameters[i] -= rate * g / FN(square_root)(s + epsilon);
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            const FN(vector) g = *(const FN(vector) *)(gradients + i);
+            const FN(vector) s = keep * AT(first, i) + take * (g * g);
+            AT(first, i) = s;
+            AT(parameters, i) -= FN(over_root)(rate * g, s + epsilon, 0);
         }
         return;
     case ADAM:
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n; i++) {
-            REAL g = gradients[i];
-            REAL m = first[i] + (g - first[i]) * take;
-            REAL v = second[i] + (g * g - second[i]) * take_2;
-            first[i] = m;
-            second[i] = v;
-            parameters[i] -= rate * m / (FN(square_root)(v) + epsilon);
+        for (ptrdiff_t i = 0; i < n; i += LANES) {
+            const FN(vector) g = *(const FN(vector) *)(gradients + i);
+            FN(vector) m = AT(first, i), v = AT(second, i);
+            m += (g - m) * take;
+            v += (g * g - v) * take_2;
+            AT(first, i) = m;
+            AT(second, i) = v;
+            AT(parameters, i) -= FN(over_root)(rate * m, v, epsilon);
         }
         return;
     }
+}
+
+#undef AT
+
+/* One step of any number of parameters; `first` and `second` are the optimizer's slots, NULL where it
+ * has none. */
+INLINE void FN(apply)(const FN(rule) *rule, REAL *parameters, const REAL *gradients, REAL *first,
+                      REAL *second, ptrdiff_t n) {
+    const ptrdiff_t whole = n / LANES * LANES, rest = n - whole;
+    FN(apply_vectors)(rule, parameters, gradients, first, second, whole);
+    if (!rest) return;
+    /* The last few as a vector of their own, in copies: beyond them lies something else. */
+    REAL copies[4][LANES] __attribute__((aligned(64))) = {{0}};
+    REAL *const arrays[3] = {parameters, first, second};
+    const size_t bytes = rest * sizeof(REAL);
+    for (int a = 0; a < 3; a++)
+        if (arrays[a]) memcpy(copies[a], arrays[a] + whole, bytes);
+    memcpy(copies[3], gradients + whole, bytes);
+    FN(apply_vectors)(rule, copies[0], copies[3], copies[1], copies[2], LANES);
+    for (int a = 0; a < 3; a++)
+        if (arrays[a]) memcpy(arrays[a] + whole, copies[a], bytes);
 }
 
 /* The whole of `apply`, for arrays. */

@@ -21,6 +21,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #define INLINE static inline __attribute__((always_inline))
 
 /* Registers of the widest kind, and how many rows x vectors of the product they hold as sums
@@ -63,7 +67,6 @@ enum { DESCENT_SGD, DESCENT_MOMENTUM, DESCENT_RMSPROP };
  * counts them as zero, on the threads and for the time that it runs. */
 
 #if defined(__x86_64__)
-#include <xmmintrin.h>
 typedef unsigned int float_mode;
 static inline float_mode flush_subnormals(void) {
     float_mode mode = _mm_getcsr();
@@ -107,6 +110,49 @@ INLINE void philox(uint32_t word[4], uint64_t seed) {
     }
 }
 
+/* The same for a register of counters at a time. */
+typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
+typedef uint64_t wide_words __attribute__((vector_size(VECTOR_BYTES)));
+#define WORDS ((int)(VECTOR_BYTES / sizeof(uint32_t)))
+
+/* 64-bit products of the elements with even numbers. */
+INLINE wide_words multiply_even(wide_words a, uint32_t b) {
+#if defined(__AVX512F__)
+    return (wide_words)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b));
+#elif defined(__AVX2__)
+    return (wide_words)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
+#elif defined(__SSE2__)
+    return (wide_words)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(b));
+#else
+    return (a & 0xFFFFFFFFu) * b;
+#endif
+}
+
+/* The high and low halves of the products of all elements. */
+INLINE void multiply_words(words a, uint32_t b, words *high, words *low) {
+    const wide_words low_half = (wide_words){0} + 0xFFFFFFFFu;
+    const wide_words even = multiply_even((wide_words)a, b);
+    const wide_words odd = multiply_even((wide_words)a >> 32, b);
+    *high = (words)((even >> 32) | (odd & ~low_half));
+    *low = (words)((even & low_half) | (odd << 32));
+}
+
+INLINE void philox_words(words word[4], uint64_t seed) {
+    uint32_t low_key = (uint32_t)seed, high_key = (uint32_t)(seed >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; round++) {
+        words first_high, first_low, second_high, second_low;
+        multiply_words(word[0], 0xD2511F53u, &first_high, &first_low);
+        multiply_words(word[2], 0xCD9E8D57u, &second_high, &second_low);
+        word[0] = second_high ^ word[1] ^ low_key;
+        word[1] = second_low;
+        word[2] = first_high ^ word[3] ^ high_key;
+        word[3] = first_low;
+        low_key += 0x9E3779B9u;
+        high_key += 0xBB67AE85u;
+    }
+}
+
 /* outputs (n,) = 0 .. n-1 shuffled: Fisher and Yates, partners as in reference.permutation. */
 static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) outputs[i] = i;
@@ -134,10 +180,31 @@ static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff
 #define FN(name) GLUE(name, SUFFIX)
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
 
+/* The lower, or upper, halves of two vectors, element by element in turn. */
+#define SHUFFLE_2(a, b, low) __builtin_shufflevector(a, b, low, low + 2)
+#define SHUFFLE_4(a, b, low) __builtin_shufflevector(a, b, low, low + 4, low + 1, low + 5)
+#define SHUFFLE_8(a, b, low)                                                               \
+    __builtin_shufflevector(a, b, low, low + 8, low + 1, low + 9, low + 2, low + 10, low + 3, \
+                            low + 11)
+#define SHUFFLE_16(a, b, low)                                                              \
+    __builtin_shufflevector(a, b, low, low + 16, low + 1, low + 17, low + 2, low + 18, low + 3, \
+                            low + 19, low + 4, low + 20, low + 5, low + 21, low + 6, low + 22,  \
+                            low + 7, low + 23)
+
 #define REAL float
 #define WORD uint32_t
 #define SINGLE 1
 #define SUFFIX f32
+#if VECTOR_BYTES == 64
+#define INTERLEAVE_LOW(a, b) SHUFFLE_16(a, b, 0)
+#define INTERLEAVE_HIGH(a, b) SHUFFLE_16(a, b, 8)
+#elif VECTOR_BYTES == 32
+#define INTERLEAVE_LOW(a, b) SHUFFLE_8(a, b, 0)
+#define INTERLEAVE_HIGH(a, b) SHUFFLE_8(a, b, 4)
+#else
+#define INTERLEAVE_LOW(a, b) SHUFFLE_4(a, b, 0)
+#define INTERLEAVE_HIGH(a, b) SHUFFLE_4(a, b, 2)
+#endif
 #include "_math.h"
 #include "_matmul.h"
 #include "_operations.h"
@@ -151,6 +218,18 @@ static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff
 #define WORD uint64_t
 #define SINGLE 0
 #define SUFFIX f64
+#undef INTERLEAVE_LOW
+#undef INTERLEAVE_HIGH
+#if VECTOR_BYTES == 64
+#define INTERLEAVE_LOW(a, b) SHUFFLE_8(a, b, 0)
+#define INTERLEAVE_HIGH(a, b) SHUFFLE_8(a, b, 4)
+#elif VECTOR_BYTES == 32
+#define INTERLEAVE_LOW(a, b) SHUFFLE_4(a, b, 0)
+#define INTERLEAVE_HIGH(a, b) SHUFFLE_4(a, b, 2)
+#else
+#define INTERLEAVE_LOW(a, b) SHUFFLE_2(a, b, 0)
+#define INTERLEAVE_HIGH(a, b) SHUFFLE_2(a, b, 1)
+#endif
 #include "_math.h"
 #include "_matmul.h"
 #include "_operations.h"
