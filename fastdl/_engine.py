@@ -1,0 +1,464 @@
+"""The training loop on prepared arrays: what stands between `MLP` and the kernels.
+
+Nothing here checks, converts or copies: `network.py` has done so. Every function works on a
+`Network`, whose arrays are plain, contiguous and of one dtype, and calls the kernels of the backend
+in use. `train_steps` is the one loop over batches: it takes arrays and numbers, changes the
+parameters, the optimizer's slots, two counters and the running totals in place, and asks Python for
+nothing in between.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import signal
+import threading
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from . import backends
+from .reference import GELU, LINEAR, SILU
+
+# A cache line, and a vector of the widest instruction set: loads from these arrays don't straddle.
+_ALIGNMENT = 64
+
+# Rows that go through the network at once where nobody says otherwise: the activations of a small
+# network then stay in a core's second-level cache.
+ROWS = 512
+
+
+class Data(NamedTuple):
+    """Rows to train on or to score: inputs (n, I), targets as the loss takes them.
+
+    `labels` is what accuracy is counted against, None for regression; `sample_weight` (n,) may be
+    None.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    labels: np.ndarray | None
+    sample_weight: np.ndarray | None
+
+    def part(self, start, stop):
+        """Some consecutive rows, as views."""
+        return Data(*(array if array is None else array[start:stop] for array in self))
+
+
+class Network:
+    """Layers as the kernels take them, and all the parameters in one array.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Units of the inputs and of each layer.
+    codes, slopes : tuple
+        Activation of each layer in training, and its parameter.
+    output_code : int
+        What prediction still applies to the last layer's outputs: its activation, where the loss
+        works from logits, and nothing (linear) otherwise.
+    dropout : tuple of float
+        Rate after each layer, 0 after the last.
+    loss : Loss
+    from_logits : bool
+    l1, l2 : float
+        Penalties of the weights (not the biases).
+    seed : int
+        Of dropout and shuffling.
+    parameters : ndarray (p,)
+        Layer after layer, weights row by row, then biases; `arrays` and `layers` are views of it.
+    arrays : list of ndarray
+        W1 (I, O), b1 (O,), W2, b2, ...
+    layers : list of tuple
+        The same in pairs.
+    iterations : int
+        Steps taken, the counter of dropout.
+    epochs : int
+        Passes begun, the counter of shuffling.
+    """
+
+    def __init__(self, sizes, activations, dropout, loss, l1, l2, seed, dtype):
+        output = activations[-1]
+        self.sizes = sizes
+        self.from_logits = loss.from_logits(output.name)
+        self.codes = tuple(activation.code for activation in activations)
+        self.output_code = LINEAR
+        if self.from_logits:
+            self.codes, self.output_code = (*self.codes[:-1], LINEAR), output.code
+        self.slopes = tuple(activation.slope for activation in activations)
+        self.dropout = (*dropout, 0.0)
+        self.loss = loss
+        self.l1, self.l2 = l1, l2
+        self.seed = seed
+        self.iterations = self.epochs = 0
+        self._bind(_aligned_zeros(sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype))
+
+    def _bind(self, parameters):
+        self.parameters = parameters
+        self.arrays = self.views(parameters)
+        self.layers = list(zip(self.arrays[0::2], self.arrays[1::2], strict=True))
+
+    def views(self, flat):
+        """W1 (I, O), b1 (O,), ..., as views of an array like `parameters`."""
+        arrays, start = [], 0
+        for inputs, outputs in itertools.pairwise(self.sizes):
+            for shape in ((inputs, outputs), (outputs,)):
+                stop = start + math.prod(shape)
+                arrays.append(flat[start:stop].reshape(shape))
+                start = stop
+        return arrays
+
+    # Views that are copied or pickled become arrays of their own: leave them out and take new ones.
+
+    def __getstate__(self):
+        state = self.__dict__.copy()
+        del state["arrays"], state["layers"]
+        return state
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        parameters = _aligned_zeros(len(self.parameters), self.parameters.dtype)
+        parameters[...] = self.parameters
+        self._bind(parameters)
+
+
+class OptimizerState:
+    """An optimizer at work on one network.
+
+    Attributes
+    ----------
+    given : Optimizer
+    optimizer : Optimizer
+        The same, unless the learning rate was changed since.
+    slots : dict of str to ndarray (p,)
+    iterations : int
+        Steps taken with it.
+    """
+
+    def __init__(self, optimizer, network):
+        self.given = self.optimizer = optimizer
+        size, dtype = len(network.parameters), network.parameters.dtype
+        self.slots = {name: _aligned_zeros(size, dtype) for name in optimizer.slots}
+        self.iterations = 0
+
+    def rates(self, steps):
+        """The learning rates of the next steps."""
+        return [self.optimizer.rate(self.iterations + step) for step in range(steps)]
+
+    def set_learning_rate(self, value):
+        """Replace a learning rate that is a number."""
+        if callable(self.optimizer.learning_rate):
+            raise TypeError("learning_rate: the optimizer follows a schedule, so it can't be set")
+        self.optimizer = dataclasses.replace(self.optimizer, learning_rate=value)
+
+
+class Workspace:
+    """The memory that passes through a network need, allocated when first used and then kept."""
+
+    def __init__(self, network):
+        self._network = network
+        self._batches = {}
+
+    def batch(self, rows):
+        """The memory for a batch of so many rows."""
+        if rows not in self._batches:
+            self._batches[rows] = _Batch(self._network, rows)
+        return self._batches[rows]
+
+    @cached_property
+    def gradients(self):
+        """Gradients of all parameters, (p,)."""
+        return _aligned_zeros(len(self._network.parameters), self._network.parameters.dtype)
+
+    @cached_property
+    def gradient_arrays(self):
+        """Views of them: W1, b1, W2, b2, ..."""
+        return self._network.views(self.gradients)
+
+
+class _Batch:
+    """What a batch of rows becomes in a network, layer by layer; each array is (rows, units)."""
+
+    def __init__(self, network, rows):
+        self._network = network
+        self._rows = rows
+        self.outputs = self._per_layer(network.sizes[1:])
+
+    def _per_layer(self, units):
+        dtype = self._network.parameters.dtype
+        return [
+            _aligned_zeros(self._rows * count, dtype).reshape(self._rows, count) for count in units
+        ]
+
+    @cached_property
+    def preactivations(self):
+        # Only the backward pass of silu and gelu looks at what came before the activation.
+        return [
+            np.empty_like(outputs) if code in (SILU, GELU) else outputs
+            for outputs, code in zip(self.outputs, self._network.codes, strict=True)
+        ]
+
+    @cached_property
+    def dropped(self):
+        return [
+            np.empty_like(outputs) if rate else None
+            for outputs, rate in zip(self.outputs, self._network.dropout, strict=True)
+        ]
+
+    @cached_property
+    def gradients(self):
+        return self._per_layer(self._network.sizes[1:])
+
+    @cached_property
+    def inputs(self):
+        return self._per_layer(self._network.sizes[:1])[0]
+
+
+def _aligned_zeros(size, dtype):
+    """Zeros (size,) that start on a cache line."""
+    array = np.zeros(size + _ALIGNMENT // dtype.itemsize, dtype)
+    start = -array.ctypes.data % _ALIGNMENT // dtype.itemsize
+    return array[start : start + size]
+
+
+# ------------------------------------------------------------------------------------- the passes
+
+
+def train_steps(network, state, workspace, data, order, batch_size, first, learning_rates, totals):
+    """Take steps `first`, `first` + 1, ... of an epoch, one for each learning rate.
+
+    Parameters
+    ----------
+    network : Network
+        Its parameters and `iterations` change.
+    state : OptimizerState
+        Its slots and `iterations` change.
+    workspace : Workspace
+    data : Data
+    order : ndarray of int64 (n,) or None
+        The order to take the rows in.
+    batch_size : int
+        The last batch of the epoch has the rows that are left.
+    first : int
+    learning_rates : sequence of float
+    totals : ndarray of float64 (3,)
+        Receives, added up in order: loss times rows, right rows, rows.
+
+    Ctrl-C waits for the end of a step, so that parameters, slots and counters agree.
+    """
+    kernels = backends.current()
+    rows_left = len(data.inputs) - first * batch_size
+    with _interrupts_held() as interrupts:
+        for position, learning_rate in enumerate(learning_rates, first):
+            start = position * batch_size
+            rows = min(batch_size, rows_left)
+            rows_left -= rows
+            batch = workspace.batch(rows)
+            chosen = _take(data, order, start, start + rows, batch.inputs)
+            step = network.iterations
+            fed = _forward(kernels, network, batch, chosen.inputs, step)
+            loss = _loss(kernels, network, batch, chosen)
+            _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
+            loss += _add_penalties(kernels, network, workspace.gradient_arrays)
+            _update(kernels, network, state, workspace, learning_rate)
+            network.iterations += 1
+            state.iterations += 1
+            totals[0] += loss * rows
+            totals[1] += _correct(network, batch, chosen)
+            totals[2] += rows
+            if interrupts:
+                break
+
+
+def gradients(network, data):
+    """Loss of all rows as one batch, without dropout, and its gradient in each array."""
+    kernels = backends.current()
+    workspace = Workspace(network)
+    batch = workspace.batch(len(data.inputs))
+    fed = _forward(kernels, network, batch, data.inputs, None)
+    loss = _loss(kernels, network, batch, data)
+    _backward(kernels, network, batch, fed, None, workspace.gradient_arrays)
+    loss += _add_penalties(kernels, network, workspace.gradient_arrays)
+    return loss, workspace.gradient_arrays
+
+
+def evaluate(network, data, batch_size=ROWS):
+    """The `totals` of `train_steps` for all rows, penalties included, nothing being trained."""
+    kernels = backends.current()
+    workspace = Workspace(network)
+    totals = np.zeros(3)
+    for start in range(0, len(data.inputs), batch_size):
+        part = data.part(start, start + batch_size)
+        rows = len(part.inputs)
+        batch = workspace.batch(rows)
+        _forward(kernels, network, batch, part.inputs, None)
+        loss = _loss(kernels, network, batch, part)
+        totals += (loss * rows, _correct(network, batch, part), rows)
+    totals[0] += _add_penalties(kernels, network, workspace.gradient_arrays) * totals[2]
+    return totals
+
+
+def predict(network, inputs, output_code, out):
+    """Write what the activation `output_code` makes of the outputs for inputs (n, I) to out (n, O).
+
+    That is `network.output_code`, or the one that turns logits into probabilities.
+    """
+    kernels = backends.current()
+    workspace = Workspace(network)
+    for start in range(0, len(inputs), ROWS):
+        part = inputs[start : start + ROWS]
+        fed = _forward(kernels, network, workspace.batch(len(part)), part, None)
+        kernels.activation_forward(
+            fed[-1], output_code, network.slopes[-1], out[start : start + ROWS]
+        )
+
+
+def shuffled(network, rows):
+    """The order of the rows in the network's next epoch."""
+    order = np.empty(rows, np.int64)
+    backends.current().permutation(network.seed, network.epochs, order)
+    return order
+
+
+# ------------------------------------------------------------------------------- parts of a step
+
+
+def _take(data, order, start, stop, inputs):
+    """The rows of one batch; those out of order are gathered, inputs into `inputs`."""
+    if order is None:
+        return data.part(start, stop)
+    rows = order[start:stop]
+    # The mode that writes to `out` directly; the rows are in range.
+    np.take(data.inputs, rows, axis=0, out=inputs, mode="clip")
+    others = (array if array is None else array[rows] for array in data[1:])
+    return Data(inputs, *others)
+
+
+def _forward(kernels, network, batch, inputs, step):
+    """Run the layers, with the dropout of step number `step` unless that is None.
+
+    Returns what each layer was fed, then the last layer's outputs.
+    """
+    fed = [inputs]
+    for layer, (weights, bias) in enumerate(network.layers):
+        outputs = batch.outputs[layer]
+        kernels.dense_forward(
+            fed[layer],
+            weights,
+            bias,
+            network.codes[layer],
+            network.slopes[layer],
+            batch.preactivations[layer],
+            outputs,
+        )
+        rate = network.dropout[layer]
+        if rate and step is not None:
+            kernels.dropout(outputs, rate, network.seed, step, layer, batch.dropped[layer])
+            outputs = batch.dropped[layer]
+        fed.append(outputs)
+    return fed
+
+
+def _loss(kernels, network, batch, data):
+    """The loss of a batch after `_forward`; its gradient goes to the last of batch.gradients."""
+    return getattr(kernels, network.loss.kernel(data.targets))(
+        data.targets,
+        batch.outputs[-1],
+        data.sample_weight,
+        *network.loss.arguments(network.from_logits),
+        batch.gradients[-1],
+    )
+
+
+def _backward(kernels, network, batch, fed, step, gradient_arrays):
+    """After `_loss`, write the gradients of all weights and biases."""
+    for layer in reversed(range(len(network.layers))):
+        gradients = batch.gradients[layer]
+        rate = network.dropout[layer]
+        if rate and step is not None:
+            kernels.dropout(gradients, rate, network.seed, step, layer, gradients)
+        kernels.dense_backward(
+            fed[layer],
+            network.layers[layer][0],
+            batch.preactivations[layer],
+            batch.outputs[layer],
+            gradients,
+            network.codes[layer],
+            network.slopes[layer],
+            gradients,
+            batch.gradients[layer - 1] if layer else None,
+            gradient_arrays[2 * layer],
+            gradient_arrays[2 * layer + 1],
+        )
+
+
+def _add_penalties(kernels, network, gradient_arrays):
+    """The L1 and L2 penalties of all weights; their gradients are added."""
+    if not (network.l1 or network.l2):
+        return 0.0
+    return sum(
+        kernels.add_penalty(weights, network.l1, network.l2, gradients)
+        for weights, gradients in zip(network.arrays[0::2], gradient_arrays[0::2], strict=True)
+    )
+
+
+def _update(kernels, network, state, workspace, learning_rate):
+    optimizer = state.optimizer
+    _clip(optimizer, workspace)
+    # Plain gradient descent has no slot, and its kernel wants None for the velocity.
+    slots = state.slots.values() or (None,)
+    getattr(kernels, optimizer.kernel)(
+        network.parameters,
+        workspace.gradients,
+        *slots,
+        learning_rate,
+        *optimizer.arguments(state.iterations),
+    )
+
+
+def _clip(optimizer, workspace):
+    if optimizer.clipvalue is not None:
+        limit = optimizer.clipvalue
+        np.clip(workspace.gradients, -limit, limit, out=workspace.gradients)
+    elif optimizer.global_clipnorm is not None:
+        _limit_norm(workspace.gradients, optimizer.global_clipnorm)
+    elif optimizer.clipnorm is not None:
+        for gradients in workspace.gradient_arrays:
+            _limit_norm(gradients.reshape(-1), optimizer.clipnorm)
+
+
+def _limit_norm(gradients, limit):
+    norm = math.sqrt(gradients @ gradients)
+    if norm > limit:
+        gradients *= limit / norm
+
+
+def _correct(network, batch, data):
+    """How many rows of a batch are right; 0 where that means nothing."""
+    if data.labels is None:
+        return 0
+    return network.loss.correct(data.labels, batch.outputs[-1], network.from_logits)
+
+
+@contextlib.contextmanager
+def _interrupts_held():
+    """Keep Ctrl-C from breaking into the block: gives a list that is filled when it is pressed.
+
+    The interrupt is raised at the end of the block. Outside the main thread, and where the program
+    handles the signal in its own way, nothing is changed.
+    """
+    interrupts = []
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield interrupts
+        return
+    signal.signal(signal.SIGINT, lambda *caught: interrupts.append(caught))
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if interrupts:
+        raise KeyboardInterrupt

@@ -1,0 +1,290 @@
+"""Keras models as fastdl networks, and back: chains of Dense layers, with Dropout between them."""
+
+from . import activations, losses
+from ._optional import optional_import
+from .network import MLP
+from .reference import ACTIVATIONS
+
+# Keras's losses by the name of their class and of their function.
+_LOSSES = {
+    "BinaryCrossentropy": losses.BinaryCrossentropy,
+    "CategoricalCrossentropy": losses.CategoricalCrossentropy,
+    "SparseCategoricalCrossentropy": losses.CategoricalCrossentropy,
+    "MeanSquaredError": losses.MeanSquaredError,
+    "MeanAbsoluteError": losses.MeanAbsoluteError,
+    "Huber": losses.Huber,
+    "binary_crossentropy": losses.BinaryCrossentropy,
+    "categorical_crossentropy": losses.CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": losses.CategoricalCrossentropy,
+    "mean_squared_error": losses.MeanSquaredError,
+    "mean_absolute_error": losses.MeanAbsoluteError,
+    "huber": losses.Huber,
+}
+
+
+class UnsupportedModelError(ValueError):
+    """A Keras model that no `MLP` is equal to; the message names the layer and the reason."""
+
+
+def from_keras(model, *, loss=None, seed=None):
+    """Make a network with the layers and weights of a Keras model.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built; a Sequential or Functional chain of Flatten and Dense layers, each followed by at
+        most one activation (Activation, ReLU, LeakyReLU, ELU, Softmax or the layer's own) and,
+        except for the last one, then by at most one Dropout.
+    loss : str or Loss, optional
+        Without it that of a compiled model; otherwise the last activation decides: softmax,
+        categorical cross-entropy; sigmoid, binary cross-entropy; any other, mean squared error.
+    seed : int, optional
+        Of dropout and shuffling.
+
+    Returns
+    -------
+    MLP
+        Its predictions are the model's to rounding. The optimizer is not taken over.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If the model holds anything else.
+    TypeError
+        If `model` is no Keras model.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from fastdl.keras import from_keras
+    >>> model = keras.Sequential([
+    ...     keras.layers.Input((28, 28)), keras.layers.Flatten(),
+    ...     keras.layers.Dense(128, activation="relu"), keras.layers.Dropout(0.5),
+    ...     keras.layers.Dense(10, activation="softmax")])
+    >>> from_keras(model, seed=0)
+    MLP([784, 128, 10], loss=CategoricalCrossentropy(label_smoothing=0.0), dtype='float32', seed=0)
+    """
+    keras = optional_import("keras", extra="keras")
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model: {model!r} is not a Keras model")
+    dense, functions, rates = _read_layers(keras, model)
+    if rates[-1]:
+        raise UnsupportedModelError(f"{dense[-1].name} (Dense): Dropout follows the last layer")
+    penalties = {layer.name: _penalties(keras, layer) for layer in dense}
+    if len(set(penalties.values())) > 1:
+        raise UnsupportedModelError(f"kernel_regularizer: not the same in all layers: {penalties}")
+    l1, l2 = penalties[dense[0].name]
+    dtypes = {layer.compute_dtype for layer in dense} | {layer.variable_dtype for layer in dense}
+    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+        names = ", ".join(sorted(dtypes))
+        raise UnsupportedModelError(f"dtype: {names} is not float32 or float64 throughout")
+    if loss is None:
+        loss = _read_loss(keras, model, dense[-1].units, functions[-1])
+    network = MLP(
+        [dense[0].input.shape[1], *(layer.units for layer in dense)],
+        activation=functions[:-1],
+        output_activation=functions[-1],
+        dropout=rates[:-1],
+        loss=loss,
+        l1=l1,
+        l2=l2,
+        dtype=dtypes.pop(),
+        seed=seed,
+    )
+    network.set_weights([array for layer in dense for array in layer.get_weights()])
+    return network
+
+
+def to_keras(network, name="mlp"):
+    """Make a Keras model with the layers and weights of a network.
+
+    Parameters
+    ----------
+    network : MLP
+    name : str, default "mlp"
+        Of the model.
+
+    Returns
+    -------
+    keras.Sequential
+        Not compiled. Its predictions are the network's to rounding.
+
+    Examples
+    --------
+    >>> from fastdl import MLP
+    >>> from fastdl.keras import to_keras
+    >>> model = to_keras(MLP([784, 128, 10], dropout=0.5))
+    >>> [layer.name for layer in model.layers]
+    ['dense_1', 'activation_1', 'dropout_1', 'dense_2', 'activation_2']
+    """
+    keras = optional_import("keras", extra="keras")
+    if not isinstance(network, MLP):
+        raise TypeError(f"network: {network!r} is not an MLP")
+    dtype = network.dtype.name
+    regularizer = None
+    if network.l1 or network.l2:
+        regularizer = keras.regularizers.L1L2(l1=network.l1, l2=network.l2)
+    layers = [keras.layers.Input(network.sizes[:1], dtype=dtype)]
+    for number, (units, function, rate) in enumerate(
+        zip(network.sizes[1:], network.activations, (*network.dropout, 0.0), strict=True), 1
+    ):
+        dense = keras.layers.Dense(
+            units,
+            kernel_initializer=network.kernel_initializer,
+            kernel_regularizer=regularizer,
+            dtype=dtype,
+            name=f"dense_{number}",
+        )
+        layers += [dense, _activation_layer(keras, function, dtype, f"activation_{number}")]
+        if rate:
+            layers.append(keras.layers.Dropout(rate, dtype=dtype, name=f"dropout_{number}"))
+    model = keras.Sequential(layers, name=name)
+    model.set_weights(network.get_weights())
+    return model
+
+
+def _activation_layer(keras, function, dtype, name):
+    if isinstance(function, activations.LeakyReLU):
+        return keras.layers.LeakyReLU(function.negative_slope, dtype=dtype, name=name)
+    if isinstance(function, activations.ELU):
+        return keras.layers.ELU(function.alpha, dtype=dtype, name=name)
+    return keras.layers.Activation(function.name, dtype=dtype, name=name)
+
+
+# ----------------------------------------------------------------------------- reading Keras models
+
+
+def _read_layers(keras, model):
+    """The Dense layers of a chain, with the activation and the dropout rate after each."""
+    dense, functions, rates = [], [], []
+    for layer in _chain(keras, model):
+        kind = type(layer)
+        if kind is keras.layers.Flatten and not dense:
+            if layer.data_format != "channels_last":
+                raise _unsupported(layer, f"data_format is {layer.data_format}")
+        elif kind is keras.layers.Dense:
+            _check_dense(layer)
+            dense.append(layer)
+            functions.append(_function(keras, layer, layer.activation))
+            rates.append(0.0)
+        elif not dense:
+            raise _unsupported(layer, "stands before the first Dense")
+        elif kind is keras.layers.Dropout:
+            if rates[-1] or layer.noise_shape is not None:
+                raise _unsupported(layer, "a second Dropout, or one with a noise_shape")
+            rates[-1] = float(layer.rate)
+        else:
+            function = _function(keras, layer, layer)
+            if functions[-1].name != "linear" or rates[-1]:
+                raise _unsupported(layer, "follows another activation, or Dropout")
+            functions[-1] = function
+    if not dense:
+        raise UnsupportedModelError(f"{model.name}: there is no Dense layer")
+    return dense, functions, rates
+
+
+def _chain(keras, model):
+    """The layers between a model's one input and its one output, each fed by the one before."""
+    if not model.built or not getattr(model, "inputs", None):
+        raise UnsupportedModelError(f"{model.name}: the model is not built yet: give it an Input")
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise UnsupportedModelError(f"{model.name}: not one input and one output")
+    layers = [layer for layer in model.layers if type(layer) is not keras.layers.InputLayer]
+    if isinstance(model, keras.Sequential):
+        return layers
+    tensor = model.inputs[0]
+    for layer in layers:
+        if layer.input is not tensor:
+            raise _unsupported(layer, "is not fed by the layer before it alone")
+        tensor = layer.output
+    if tensor is not model.outputs[0]:
+        raise UnsupportedModelError(f"{model.name}: its layers are not a chain")
+    return layers
+
+
+def _check_dense(layer):
+    if len(layer.input.shape) != 2:
+        raise _unsupported(layer, f"takes inputs {layer.input.shape}, not rows of features")
+    if not layer.use_bias:
+        raise _unsupported(layer, "use_bias is False")
+    if not layer.trainable:
+        raise _unsupported(layer, "is frozen (trainable is False)")
+    for setting in (
+        "bias_regularizer",
+        "activity_regularizer",
+        "kernel_constraint",
+        "bias_constraint",
+    ):
+        if getattr(layer, setting) is not None:
+            raise _unsupported(layer, f"has a {setting}")
+
+
+def _function(keras, layer, function):
+    """fastdl's activation for one of Keras's functions or layers."""
+    kind = type(function)
+    if kind is keras.layers.Activation:
+        return _function(keras, layer, function.activation)
+    if kind is keras.layers.ReLU and function.max_value is None and function.threshold == 0:
+        slope = float(function.negative_slope)
+        return activations.LeakyReLU(slope) if slope else activations.get("relu")
+    if kind is keras.layers.LeakyReLU:
+        return activations.LeakyReLU(float(function.negative_slope))
+    if kind is keras.layers.ELU:
+        return activations.ELU(float(function.alpha))
+    if kind is keras.layers.Softmax and function.axis == -1:
+        return activations.get("softmax")
+    for name in ACTIVATIONS:
+        if function is getattr(keras.activations, name):
+            return activations.get(name)
+    raise _unsupported(layer, f"{getattr(function, '__name__', kind.__name__)} is not supported")
+
+
+def _penalties(keras, layer):
+    """(l1, l2) of a Dense layer's kernel."""
+    regularizer = layer.kernel_regularizer
+    if regularizer is None:
+        return 0.0, 0.0
+    if type(regularizer) not in (
+        keras.regularizers.L1,
+        keras.regularizers.L2,
+        keras.regularizers.L1L2,
+    ):
+        raise _unsupported(layer, f"kernel_regularizer {type(regularizer).__name__}")
+    return float(getattr(regularizer, "l1", 0.0)), float(getattr(regularizer, "l2", 0.0))
+
+
+def _read_loss(keras, model, units, output):
+    """fastdl's loss for a model's: the compiled one, or the one that goes with its outputs."""
+    if not getattr(model, "compiled", False) or model.loss is None:
+        by_output = {"softmax": "categorical_crossentropy", "sigmoid": "binary_crossentropy"}
+        return losses.get(by_output.get(output.name, "mean_squared_error"))
+    if not isinstance(model.loss, str) and not callable(model.loss):
+        raise UnsupportedModelError(f"loss: {model.loss!r} is not one loss")
+    loss = keras.losses.get(model.loss)
+    name = loss.__name__ if hasattr(loss, "__name__") else type(loss).__name__
+    own = getattr(keras.losses, name, None)
+    if name not in _LOSSES or (loss is not own and type(loss) is not own):
+        raise UnsupportedModelError(f"loss: {name} is not supported")
+    # Not `get_config()`: that of Huber leaves delta out.
+    settings = dict(getattr(loss, "_fn_kwargs", {}))
+    if getattr(loss, "reduction", "sum_over_batch_size") != "sum_over_batch_size":
+        raise UnsupportedModelError(f"loss: reduction {loss.reduction!r} is not supported")
+    if settings.pop("axis", -1) != -1 or settings.pop("ignore_class", None) is not None:
+        raise UnsupportedModelError("loss: axis and ignore_class are not supported")
+    from_logits = settings.pop("from_logits", False)
+    if issubclass(_LOSSES[name], losses.CategoricalCrossentropy | losses.BinaryCrossentropy) and (
+        from_logits != (output.name == "linear")
+    ):
+        raise UnsupportedModelError(
+            f"loss: from_logits is {from_logits}, but the last activation is {output.name}"
+        )
+    result = _LOSSES[name](**settings)
+    try:
+        result.check_outputs(units, output)
+    except ValueError as error:
+        raise UnsupportedModelError(f"loss: {error}") from error
+    return result
+
+
+def _unsupported(layer, reason):
+    return UnsupportedModelError(f"{layer.name} ({type(layer).__name__}): {reason}")
