@@ -1,0 +1,234 @@
+"""MNIST with a multilayer perceptron: the exercise's Keras model, trained by fastdl's kernels.
+
+    data = load_data()
+    model = build_model()           # a Keras model; build_network() is the same as a fastdl.MLP
+    history = train(model, data)    # either of them
+    plot_learning_curves(history)
+
+Data is ((X_train, y_train), (X_val, y_val), (X_test, y_test)): images float32 in [0, 1], shape
+(n, 28, 28), and labels, shape (n,). A network's weights go into the model by
+`model.set_weights(network.get_weights())`, and back likewise.
+"""
+
+from .. import plots
+from .._optional import optional_import
+from ..augment import augment_images
+from ..callbacks import EarlyStopping
+from ..datasets import load_mnist as load_data
+from ..keras import from_keras
+from ..network import MLP
+
+__all__ = [
+    "augment_images",
+    "build_model",
+    "build_network",
+    "load_data",
+    "plot_digits",
+    "plot_learning_curves",
+    "plot_weights",
+    "train",
+]
+
+_IMAGE_SHAPE = (28, 28)
+_PIXELS = 784
+_CLASSES = 10
+
+
+# -------------------------------------------------------------------------------------- the network
+
+
+def build_model(hidden=(128, 128, 128), activation="relu", dropout=0.5, *, l1=0.0, l2=0.0):
+    """The Keras model: Flatten, then Dense, Activation and Dropout for each hidden layer, softmax.
+
+    Parameters
+    ----------
+    hidden : sequence of int, default (128, 128, 128)
+        Units of the hidden layers.
+    activation : str, default "relu"
+        Of the hidden layers, such as "tanh", "relu" and "leaky_relu".
+    dropout : float, default 0.5
+        Share of the units that is dropped after each of them; 0 leaves the Dropout layers out.
+    l1, l2 : float, default 0.0
+        Regularisation of all weights: l1 * sum(|w|) + l2 * sum(w**2) is added to the loss.
+
+    Returns
+    -------
+    keras.Sequential
+        Called "mlp", compiled with categorical cross-entropy (for one-hot rows) and Adam.
+
+    Examples
+    --------
+    >>> from fastdl.assignments.mnist import build_model
+    >>> model = build_model()
+    >>> model.name, model.count_params()
+    ('mlp', 134794)
+    """
+    keras = optional_import("keras", extra="keras")
+    regularizer = keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
+    layers = [keras.layers.Input(_IMAGE_SHAPE), keras.layers.Flatten()]
+    for units in hidden:
+        layers.append(keras.layers.Dense(units, kernel_regularizer=regularizer))
+        layers.append(keras.layers.Activation(activation))
+        if dropout:
+            layers.append(keras.layers.Dropout(dropout))
+    layers.append(
+        keras.layers.Dense(_CLASSES, activation="softmax", kernel_regularizer=regularizer)
+    )
+    model = keras.Sequential(layers, name="mlp")
+    model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
+    return model
+
+
+def build_network(
+    hidden=(128, 128, 128), activation="relu", dropout=0.5, *, l1=0.0, l2=0.0, seed=None
+):
+    """The network of `build_model` as a `fastdl.MLP`.
+
+    Parameters
+    ----------
+    hidden, activation, dropout, l1, l2
+        As in `build_model`.
+    seed : int, optional
+        Of the first weights, of dropout and of shuffling.
+
+    Returns
+    -------
+    fastdl.MLP
+
+    Examples
+    --------
+    >>> from fastdl.assignments.mnist import build_network
+    >>> network = build_network(seed=0)
+    >>> sum(array.size for array in network.weights)
+    134794
+    """
+    sizes = [_PIXELS, *hidden, _CLASSES]
+    return MLP(sizes, activation=activation, dropout=dropout, l1=l1, l2=l2, seed=seed)
+
+
+def train(
+    model,
+    data,
+    *,
+    epochs=13,
+    batch_size=32,
+    optimizer=None,
+    patience=10,
+    augment=1,
+    callbacks=(),
+    verbose=1,
+    seed=0,
+):
+    """Train a model on fastdl's kernels, with Keras's progress output, and keep its best weights.
+
+    Parameters
+    ----------
+    model : keras.Model or fastdl.MLP
+        A Keras model is trained as the network that it is equal to, and receives the weights.
+    data : ((X_train, y_train), (X_val, y_val), ...)
+        Labels, or one-hot rows. The weights kept are those of the best accuracy on X_val.
+    epochs : int, default 13
+    batch_size : int, default 32
+    optimizer : str or Optimizer, optional
+        From `fastdl.optimizers`, where the learning rate (a number or one of `fastdl.schedules`)
+        and the momentum are set. Without it Adam; an MLP goes on with the one it has.
+    patience : int or None, default 10
+        Stop when the best accuracy is so many epochs old; None never stops.
+    augment : int, default 1
+        Train on so many times the images, the further ones shifted, rotated, zoomed and roughened
+        by `augment_images`.
+    callbacks : sequence of Callback
+    verbose : {0, 1, 2}, default 1
+        Nothing, a progress bar, or a line for each epoch.
+    seed : int, default 0
+        Of the augmentation, and of a Keras model's dropout and shuffling.
+
+    Returns
+    -------
+    History
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.assignments.mnist import build_network, train
+    >>> images, labels = np.eye(784, dtype=np.float32).reshape(-1, 28, 28), np.arange(784) % 10
+    >>> network = build_network(hidden=(64,), dropout=0, seed=0)
+    >>> history = train(network, ((images, labels), (images, labels)), epochs=40, verbose=0)
+    >>> max(history.history["val_accuracy"])
+    1.0
+    """
+    (X_train, y_train), validation_data, *_ = data
+    network = model if isinstance(model, MLP) else from_keras(model, seed=seed)
+    if augment != 1:
+        X_train, y_train = augment_images(X_train, y_train, copies=augment, seed=seed)
+    stopping = EarlyStopping(
+        monitor="val_accuracy",
+        patience=epochs if patience is None else patience,
+        restore_best_weights=True,
+    )
+    try:
+        return network.fit(
+            X_train,
+            y_train,
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            validation_data=validation_data,
+            callbacks=[stopping, *callbacks],
+            verbose=verbose,
+        )
+    finally:
+        # Also after Ctrl-C, which leaves the weights of a whole number of steps.
+        if network is not model:
+            model.set_weights(network.get_weights())
+
+
+# ----------------------------------------------------------------------------------------- pictures
+
+
+def plot_digits(images):
+    """A sheet of the first 15 x 15 images.
+
+    Parameters
+    ----------
+    images : array_like, shape (n, 28, 28)
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    return plots.digit_sheet(images, title="The first 225 digits")
+
+
+def plot_weights(model):
+    """The weights learnt at each layer.
+
+    Parameters
+    ----------
+    model : keras.Model or fastdl.MLP
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    return plots.layer_weights(model.get_weights()[0::2], image_shape=_IMAGE_SHAPE)
+
+
+def plot_learning_curves(history):
+    """Loss and accuracy over the epochs, on training and validation data.
+
+    Parameters
+    ----------
+    history : History
+        As from `train`.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    return plots.learning_curves(history.history)
