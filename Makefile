@@ -1,0 +1,89 @@
+# Each target makes .venv, installs what it needs into it and does its work: nothing but python3
+# (with its headers and venv), gcc and make has to be there first. `make help` lists the targets.
+
+PYTHON ?= python3
+OUT ?= out
+VENV := .venv
+BIN := $(VENV)/bin
+
+# A change in one of these calls for a new build; a change in Python code does not (the install is
+# an editable one).
+BUILD_SOURCES := setup.py pyproject.toml $(wildcard fastdl/*.pyx fastdl/*.pxd fastdl/*.h)
+PYTHON_SOURCES := $(wildcard fastdl/*.py fastdl/*.pyi fastdl/*/*.py)
+
+# Two workers: the tests are written to keep each on one core. With `loadfile` a module's compiled
+# functions, Keras models and data are set up in one worker only.
+PYTEST_OPTIONS := --numprocesses=2 --dist=loadfile
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-default test-levels test-debug lint ulp compare bench docs dist clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/installed-all  ## train the three assignments, write their pictures to out/
+	$(BIN)/fastdl demo all --out $(OUT)
+
+test: test-default test-levels test-debug  ## run the tests on each build that this CPU can run
+
+test-default: $(VENV)/installed-test  ## run the tests on the build chosen by default, with coverage
+	$(BIN)/pytest $(PYTEST_OPTIONS) --cov --cov-report=term
+
+test-levels: $(VENV)/installed-test  ## run the tests on each other build
+	@set -e; for level in $$($(BIN)/python -c \
+	    "from fastdl import backends; print(*backends.supported_cpu_levels()[:-1])"); do \
+	  echo "FASTDL_CPU=$$level $(BIN)/pytest $(PYTEST_OPTIONS)"; \
+	  FASTDL_CPU=$$level $(BIN)/pytest $(PYTEST_OPTIONS); \
+	done
+
+# From inside the copy, so that neither pytest nor a process that a test starts finds the other one.
+test-debug: build/debug/installed $(VENV)/installed-test  ## run the tests on the debug build
+	cd build/debug && PYTHONPATH="$$PWD" ../../$(BIN)/python -c \
+	  "import fastdl, os; assert os.path.dirname(fastdl.__path__[0]) == os.getcwd(), fastdl"
+	cd build/debug && PYTHONPATH="$$PWD" ../../$(BIN)/pytest $(PYTEST_OPTIONS) \
+	  -c ../../pyproject.toml --rootdir=../.. ../../tests fastdl
+
+lint: $(VENV)/installed-test  ## check the style, and the compiled module's stub
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy.stubtest --mypy-config-file=pyproject.toml fastdl._kernels
+
+ulp: $(VENV)/installed-test  ## measure the error of exp, log, tanh, ... on each build
+	$(BIN)/python bench/ulp.py --all-levels
+
+compare: $(VENV)/installed-bench  ## time the training loops against NumPy and JAX, in turns
+	$(BIN)/python bench/compare.py loops
+
+bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
+	mkdir -p .benchmarks
+	$(BIN)/pytest bench --benchmark-max-time=0.2 --benchmark-disable-gc --benchmark-quiet \
+	  --benchmark-json=.benchmarks/latest.json
+	$(BIN)/python bench/report.py .benchmarks/latest.json README.md docs/benchmarks.md
+
+docs: $(VENV)/installed-all  ## run the gallery's examples, which write its pictures
+	set -e; for example in docs/examples/*.py; do $(BIN)/python $$example docs/images; done
+
+dist: $(VENV)/created  ## build the sdist, and from it the wheel, into dist/
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build
+
+clean:  ## remove everything that these targets made
+	rm -rf $(VENV) build dist *.egg-info $(OUT) .benchmarks .coverage \
+	  fastdl/_kernels*.so fastdl/_kernels*.c
+
+$(VENV)/created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed-%: $(BUILD_SOURCES) | $(VENV)/created
+	$(BIN)/pip install --quiet --editable ".[$*]"
+	touch $@
+
+# setuptools takes what an earlier build left in build/ as it is, and with it the wrong options.
+build/debug/installed: $(BUILD_SOURCES) $(PYTHON_SOURCES) | $(VENV)/created
+	rm -rf build
+	FASTDL_DEBUG=1 $(BIN)/pip install --quiet --no-deps --target build/debug .
+	rm -rf build/lib* build/temp*
+	touch $@

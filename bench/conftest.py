@@ -1,0 +1,51 @@
+"""What all benchmarks record: where a number belongs in the tables, and what ran it."""
+
+import importlib
+import importlib.metadata
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
+
+import pytest
+from peers import MODULES, installed
+
+import fastdl
+from fastdl import backends
+
+# What a library's module comes from, where that has another name.
+DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    modules = {MODULES[library] for library in MODULES if installed(library)} - {"fastdl"}
+    machine_info["versions"] = {"fastdl": fastdl.__version__} | {
+        name: importlib.metadata.version(name)
+        for name in sorted(DISTRIBUTIONS.get(module, module) for module in modules)
+    }
+    machine_info["cpu_level"] = backends.cpu_level()
+    machine_info["cores"] = len(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def record(benchmark):
+    """Say where a benchmark's number goes: a row and column of these tables of bench/report.py."""
+
+    def record(tables, row, column, **more):
+        benchmark.group = f"{tables[-1]}: {row}"
+        benchmark.extra_info.update(tables=tables, row=row, column=column, **more)
+
+    return record
+
+
+@pytest.fixture
+def first_call():
+    """Seconds that a function of a library takes the first time: the rest, and to compile it."""
+
+    def first_call(library, function):
+        importlib.import_module(MODULES[library])
+        start = time.perf_counter()
+        function()
+        return time.perf_counter() - start
+
+    return first_call
