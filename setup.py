@@ -7,6 +7,7 @@ package stands in pyproject.toml.
 """
 
 import copy
+import glob
 import os
 import platform
 import sys
@@ -27,7 +28,9 @@ X86_LEVELS = {
 # -fno-math-errno and -fno-trapping-math let ?: on floats become selects; -fopenmp-simd reads
 # `#pragma omp simd` and links no runtime. Never -ffast-math: it breaks NaN and the compensated
 # sums.
-FLAGS = ["-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+FLAGS = ["-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd", "-pthread"]
+
+HEADERS = sorted(glob.glob("fastdl/*.h"))
 
 DIRECTIVES = {
     "language_level": 3,
@@ -50,9 +53,7 @@ def kernel_module(level, flags):
     return Extension(
         f"fastdl._kernels_{level}",
         ["fastdl/_kernels.pyx"],
-        depends=[
-            f"fastdl/{header}.h" for header in ("_simd", "_math", "_matmul", "_operations", "_descent")
-        ],
+        depends=HEADERS,
         include_dirs=[numpy.get_include()],
         define_macros=[
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),

@@ -4,9 +4,12 @@
  * run along the vectors, where there are enough of them for every lane.
  */
 
+#define V FN(vector)
+#define AT(array, i) (*(V *)((array) + (i)))
+
 /* ------------------------------------------------------------------- logistic regression */
 
-#define CHUNK 64 /* samples whose scores are held at a time */
+#define CHUNK (VECTORS_AT_ONCE * LANES) /* samples whose scores are held at a time */
 
 /* Mean cross-entropy of all n samples, from columns (features, n). */
 INLINE double FN(logistic_loss)(const REAL *columns, const REAL *targets, const REAL *weights,
@@ -15,24 +18,23 @@ INLINE double FN(logistic_loss)(const REAL *columns, const REAL *targets, const 
     for (ptrdiff_t start = 0; start < n; start += CHUNK) {
         const ptrdiff_t count = n - start < CHUNK ? n - start : CHUNK;
         const REAL *chunk = columns + start;
-        REAL score[CHUNK];
-        if (features == 6) { /* in one pass, since the compiler does not merge the loops */
-#pragma omp simd
-            for (ptrdiff_t i = 0; i < count; i++)
-                score[i] = ((weights[0] * chunk[i] + weights[1] * chunk[n + i]) +
-                            (weights[2] * chunk[2 * n + i] + weights[3] * chunk[3 * n + i])) +
-                           (weights[4] * chunk[4 * n + i] + weights[5] * chunk[5 * n + i]);
+        V score[VECTORS_AT_ONCE] = {{0}}, loss[VECTORS_AT_ONCE];
+        if (count == CHUNK) {
+            for (ptrdiff_t k = 0; k < features; k++)
+#pragma GCC unroll 8
+                for (int v = 0; v < VECTORS_AT_ONCE; v++)
+                    score[v] += weights[k] * AT(chunk, k * n + v * LANES);
         } else {
-            for (ptrdiff_t i = 0; i < count; i++) score[i] = 0;
-            for (ptrdiff_t k = 0; k < features; k++) {
-                const REAL weight = weights[k];
-#pragma omp simd
-                for (ptrdiff_t i = 0; i < count; i++) score[i] += weight * chunk[k * n + i];
-            }
+            REAL *single = (REAL *)score;
+            for (ptrdiff_t k = 0; k < features; k++)
+                for (ptrdiff_t i = 0; i < count; i++) single[i] += weights[k] * chunk[k * n + i];
         }
+        memcpy(loss, score, sizeof loss);
+        FN(v_softplus)(VECTORS_AT_ONCE, loss);
+        const REAL *losses = (const REAL *)loss, *scores = (const REAL *)score;
 #pragma omp simd reduction(+ : total)
         for (ptrdiff_t i = 0; i < count; i++)
-            total += FN(softplus)(score[i]) - targets[start + i] * score[i];
+            total += losses[i] - targets[start + i] * scores[i];
     }
     return total / n;
 }
@@ -45,20 +47,15 @@ INLINE void FN(logistic_gradients)(const REAL *inputs, const REAL *targets, cons
     for (ptrdiff_t start = 0; start < batch; start += CHUNK) {
         const ptrdiff_t count = batch - start < CHUNK ? batch - start : CHUNK;
         const int64_t *chunk = rows + start;
-        REAL error[CHUNK];
+        REAL error[CHUNK] __attribute__((aligned(64))) = {0};
         for (ptrdiff_t i = 0; i < count; i++) {
             const REAL *row = inputs + chunk[i] * features;
             REAL score = 0;
             for (ptrdiff_t k = 0; k < features; k++) score += weights[k] * row[k];
             error[i] = score;
         }
-        /* Whole vectors, also over unused places: a remainder costs more than they do. */
-        const ptrdiff_t padded = (count + LANES - 1) / LANES * LANES;
-        for (ptrdiff_t i = count; i < padded; i++) error[i] = 0;
-        for (ptrdiff_t i = 0; i < padded; i += LANES)
-#pragma omp simd
-            for (int lane = 0; lane < LANES; lane++)
-                error[i + lane] = FN(sigmoid)(error[i + lane]);
+        /* Whole vectors, the last one also over places that nothing stands in. */
+        for (ptrdiff_t i = 0; i < count; i += LANES) FN(v_sigmoid)(1, &AT(error, i));
         for (ptrdiff_t i = 0; i < count; i++) {
             const REAL *row = inputs + chunk[i] * features;
             const REAL difference = error[i] - targets[chunk[i]];
@@ -121,121 +118,335 @@ static void FN(logistic_descent)(const REAL *inputs, const REAL *targets, REAL *
 
 #undef CHUNK
 
-/* -------------------------------------------------- one hidden layer, samples as columns */
+/* -------------------------------------------------- one hidden layer, samples as columns
+ *
+ * The samples are cut into a fixed number of blocks. A thread computes the gradient of its blocks,
+ * the threads meet, and each adds up all blocks in order and takes the step on a copy of the
+ * parameters of its own: one meeting an iteration, and the same numbers for any number of threads.
+ * Many networks go to the threads one by one instead. */
 
-/* W1 (h, n_x), b1 (h,), W2 (n_y, h), b2 (n_y,) of one network inside a flat array. */
-#define PLANAR_SIZE(n_x, h, n_y) ((h) * (n_x) + (h) + (n_y) * (h) + (n_y))
+#define MOST_BLOCKS 16
+#define BLOCK_VECTORS 24 /* vectors of samples from which a second block pays for the meeting */
 
-/* One network; hidden (h, m), score (n_y, m) and slope (m,) are scratch. */
-INLINE void FN(planar_network)(const REAL *inputs, const REAL *targets, ptrdiff_t h,
-                               REAL *parameters, double learning_rate, ptrdiff_t iterations,
-                               ptrdiff_t cost_every, REAL *hidden, REAL *score, REAL *slope,
-                               double *costs, ptrdiff_t n_x, ptrdiff_t n_y, ptrdiff_t m) {
-    REAL *w1 = parameters, *b1 = w1 + h * n_x, *w2 = b1 + h, *b2 = w2 + n_y * h;
-    const REAL rate = (REAL)learning_rate, count = (REAL)m;
-    for (ptrdiff_t iteration = 0; iteration < iterations; iteration++) {
+typedef struct {
+    const REAL *inputs, *targets; /* (n_x, stride), (n_y, stride) */
+    const REAL *valid;            /* (stride,) 1 for a sample, 0 for padding */
+    ptrdiff_t n_x, n_y, m, stride, iterations, cost_every;
+    REAL rate;
+    const int64_t *hidden_sizes;
+    ptrdiff_t networks;
+    REAL *parameters;
+    double *costs;
+    /* scratch, of each network at work: */
+    ptrdiff_t blocks, most_hidden, most_parameters;
+    REAL *scratch;
+    ptrdiff_t scratch_each;
+    int threads;
+    barrier *meeting;
+    atomic_int *next;
+} FN(planar_job);
+
+/* One network's arrays. W1 (h, n_x), b1 (h,), W2 (n_y, h), b2 (n_y,) lie one after the other, in the
+ * parameters as well as in their gradients. */
+typedef struct {
+    ptrdiff_t h, size;
+    REAL *hidden;    /* (h, stride) */
+    REAL *score;     /* (n_y, stride): the last layer's sums, then their gradients */
+    REAL *gradients; /* (2, blocks, most_parameters) of even and odd iterations, of a block's samples */
+    double *costs;   /* (2, blocks) */
+} FN(planar_net);
+
+INLINE REAL FN(v_sum)(V x) {
+    REAL parts[LANES] __attribute__((aligned(64)));
+    AT(parts, 0) = x;
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) parts[i] += parts[i + half];
+    return parts[0];
+}
+
+/* The sums of the lanes of LANES vectors, as the lanes of the first: each round adds halves. */
+INLINE void FN(v_sums)(V *x) {
+#pragma GCC unroll 4
+    for (int count = LANES; count > 1; count /= 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < count / 2; i++)
+            x[i] = INTERLEAVE_LOW(x[i], x[i + count / 2]) + INTERLEAVE_HIGH(x[i], x[i + count / 2]);
+}
+
+#define UNITS 4 /* hidden units whose sums are kept in registers together */
+
+/* Gradients of hidden units j to j + UNITS - 1, or as many as there are, over samples
+ * [start, stop). */
+INLINE void FN(planar_gradients)(int units, const FN(planar_job) *job, const FN(planar_net) *net,
+                                 const REAL *w2, ptrdiff_t j, ptrdiff_t start, ptrdiff_t stop,
+                                 REAL *gradients) {
+    const ptrdiff_t h = net->h, stride = job->stride;
+    const REAL *x = job->inputs, *y = x + stride;
+    V sum[4 * UNITS] = {{0}}; /* first inputs' weights, second's, biases, outputs' weights */
+    for (ptrdiff_t i = start; i < stop; i += LANES) {
+        const V error = AT(net->score, i), left = AT(x, i), right = AT(y, i);
+#pragma GCC unroll 4
+        for (int u = 0; u < units; u++) {
+            const V a = AT(net->hidden, (j + u) * stride + i), both = error * a;
+            const V slope = error - both * a; /* times w2, at the end */
+            sum[u] += slope * left;
+            sum[UNITS + u] += slope * right;
+            sum[2 * UNITS + u] += slope;
+            sum[3 * UNITS + u] += both;
+        }
+    }
+    REAL total[4 * UNITS] __attribute__((aligned(64)));
+#pragma GCC unroll 8
+    for (int v = 0; v < 4 * UNITS; v += LANES) {
+        FN(v_sums)(sum + v);
+        AT(total, v) = sum[v];
+    }
+    for (int u = 0; u < units; u++) {
+        gradients[2 * (j + u)] = w2[j + u] * total[u];
+        gradients[2 * (j + u) + 1] = w2[j + u] * total[UNITS + u];
+        gradients[2 * h + j + u] = w2[j + u] * total[2 * UNITS + u];
+        gradients[3 * h + j + u] = total[3 * UNITS + u];
+    }
+}
+
+/* The same for any number of inputs and outputs, one hidden unit at a time. */
+static void FN(planar_gradients_any)(const FN(planar_job) *job, const FN(planar_net) *net,
+                                     const REAL *w2, ptrdiff_t j, ptrdiff_t start, ptrdiff_t stop,
+                                     REAL *gradients) {
+    const ptrdiff_t h = net->h, stride = job->stride, n_x = job->n_x;
+    REAL *hidden = net->hidden + j * stride;
+    V total = {0};
+    for (ptrdiff_t o = 0; o < job->n_y; o++) {
+        V sum = {0};
+        for (ptrdiff_t i = start; i < stop; i += LANES)
+            sum += AT(net->score, o * stride + i) * AT(hidden, i);
+        gradients[(n_x + 1) * h + o * h + j] = FN(v_sum)(sum);
+    }
+    for (ptrdiff_t i = start; i < stop; i += LANES) {
+        V slope = {0};
+        for (ptrdiff_t o = 0; o < job->n_y; o++)
+            slope += w2[o * h + j] * AT(net->score, o * stride + i);
+        const V a = AT(hidden, i);
+        AT(hidden, i) = slope * (1 - a * a); /* the activations are needed no more */
+        total += AT(hidden, i);
+    }
+    gradients[n_x * h + j] = FN(v_sum)(total);
+    for (ptrdiff_t k = 0; k < n_x; k++) {
+        V sum = {0};
+        for (ptrdiff_t i = start; i < stop; i += LANES)
+            sum += AT(hidden, i) * AT(job->inputs, k * stride + i);
+        gradients[j * n_x + k] = FN(v_sum)(sum);
+    }
+}
+
+/* Activations of hidden unit j for n vectors of samples from i on; adds what the outputs get. */
+INLINE void FN(planar_unit)(int n, const FN(planar_job) *job, const FN(planar_net) *net,
+                            const REAL *w1, REAL b1, const REAL *w2, ptrdiff_t j, ptrdiff_t i,
+                            ptrdiff_t n_x, ptrdiff_t n_y) {
+    const ptrdiff_t stride = job->stride;
+    V a[VECTORS_AT_ONCE];
+#pragma GCC unroll 8
+    for (int v = 0; v < n; v++) a[v] = FN(v_all)(b1);
+    for (ptrdiff_t k = 0; k < n_x; k++)
+#pragma GCC unroll 8
+        for (int v = 0; v < n; v++)
+            a[v] += w1[k] * AT(job->inputs, k * stride + i + v * LANES);
+    FN(v_tanh)(n, a);
+#pragma GCC unroll 8
+    for (int v = 0; v < n; v++) AT(net->hidden, j * stride + i + v * LANES) = a[v];
+    for (ptrdiff_t o = 0; o < n_y; o++)
+#pragma GCC unroll 8
+        for (int v = 0; v < n; v++)
+            AT(net->score, o * stride + i + v * LANES) += w2[o * net->h] * a[v];
+}
+
+/* score = (sigmoid(score) - targets), 0 for padding, for n vectors; returns their sum. */
+INLINE V FN(planar_error)(int n, REAL *score, const REAL *targets, const REAL *valid) {
+    V error[VECTORS_AT_ONCE], sum = {0};
+#pragma GCC unroll 8
+    for (int v = 0; v < n; v++) error[v] = AT(score, v * LANES);
+    FN(v_sigmoid)(n, error);
+#pragma GCC unroll 8
+    for (int v = 0; v < n; v++) {
+        error[v] = (error[v] - AT(targets, v * LANES)) * AT(valid, v * LANES);
+        AT(score, v * LANES) = error[v];
+        sum += error[v];
+    }
+    return sum;
+}
+
+/* Runs call(n) for a number n of vectors that is not known to the compiler. */
+#define WITH_VECTORS(n, call)  \
+    switch (n) {               \
+    case 1: call(1); break;    \
+    case 2: call(2); break;    \
+    case 3: call(3); break;    \
+    case 4: call(4); break;    \
+    case 5: call(5); break;    \
+    case 6: call(6); break;    \
+    case 7: call(7); break;    \
+    case 8: call(8); break;    \
+    }
+
+/* Gradients, and the cost where asked for, over samples [start, stop). */
+INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *net,
+                             const REAL *parameters, ptrdiff_t start, ptrdiff_t stop,
+                             REAL *gradients, double *cost, ptrdiff_t n_x, ptrdiff_t n_y) {
+    const ptrdiff_t h = net->h, stride = job->stride, vectors = (stop - start) / LANES;
+    const REAL *w1 = parameters, *b1 = w1 + h * n_x, *w2 = b1 + h, *b2 = w2 + n_y * h;
+    /* Groups of nearly equal size, rather than whole ones and a short one. */
+    const ptrdiff_t groups = (vectors + VECTORS_AT_ONCE - 1) / VECTORS_AT_ONCE;
+    for (ptrdiff_t o = 0; o < n_y; o++)
+        for (ptrdiff_t i = start; i < stop; i += LANES)
+            AT(net->score, o * stride + i) = FN(v_all)(b2[o]);
+    for (ptrdiff_t g = 0; g < groups; g++) {
+        const ptrdiff_t from = vectors * g / groups, to = vectors * (g + 1) / groups;
+        const ptrdiff_t i = start + from * LANES;
+#define UNIT(n)                          \
+    for (ptrdiff_t j = 0; j < h; j++)    \
+    FN(planar_unit)(n, job, net, w1 + j * n_x, b1[j], w2 + j, j, i, n_x, n_y)
+        WITH_VECTORS(to - from, UNIT)
+#undef UNIT
+    }
+    if (cost) {
+        double sum = 0;
         for (ptrdiff_t o = 0; o < n_y; o++)
-            for (ptrdiff_t i = 0; i < m; i++) score[o * m + i] = b2[o];
-        for (ptrdiff_t j = 0; j < h; j++) {
-            REAL *row = hidden + j * m;
-            if (n_x == 2) {
-                const REAL first = w1[2 * j], second = w1[2 * j + 1], bias = b1[j];
-#pragma omp simd
-                for (ptrdiff_t i = 0; i < m; i++)
-                    row[i] = FN(tanh)(first * inputs[i] + second * inputs[m + i] + bias);
-            } else {
-                for (ptrdiff_t i = 0; i < m; i++) row[i] = b1[j];
-                for (ptrdiff_t k = 0; k < n_x; k++) {
-                    const REAL weight = w1[j * n_x + k], *x = inputs + k * m;
-#pragma omp simd
-                    for (ptrdiff_t i = 0; i < m; i++) row[i] += weight * x[i];
-                }
-                FN(map_tanh)(row, row, m);
+            for (ptrdiff_t i = start; i < stop; i++) {
+                const REAL z = net->score[o * stride + i], t = job->targets[o * stride + i];
+                if (i < job->m) sum += FN(softplus)(z) - t * z;
             }
-            for (ptrdiff_t o = 0; o < n_y; o++) {
-                const REAL weight = w2[o * h + j];
-                REAL *z = score + o * m;
-#pragma omp simd
-                for (ptrdiff_t i = 0; i < m; i++) z[i] += weight * row[i];
-            }
+        *cost = sum;
+    }
+    for (ptrdiff_t o = 0; o < n_y; o++) {
+        V sum = {0};
+        for (ptrdiff_t g = 0; g < groups; g++) {
+            const ptrdiff_t from = vectors * g / groups, to = vectors * (g + 1) / groups;
+            const ptrdiff_t i = start + from * LANES, at = o * stride + i;
+#define ERROR(n) \
+    sum += FN(planar_error)(n, net->score + at, job->targets + at, job->valid + i)
+            WITH_VECTORS(to - from, ERROR)
+#undef ERROR
         }
-        if (iteration % cost_every == 0) {
+        gradients[(n_x + 1 + n_y) * h + o] = FN(v_sum)(sum);
+    }
+    ptrdiff_t j = 0;
+    if (n_x == 2 && n_y == 1) {
+        for (; j + UNITS <= h; j += UNITS)
+            FN(planar_gradients)(UNITS, job, net, w2, j, start, stop, gradients);
+        for (; j < h; j++) FN(planar_gradients)(1, job, net, w2, j, start, stop, gradients);
+    } else {
+        for (; j < h; j++) FN(planar_gradients_any)(job, net, w2, j, start, stop, gradients);
+    }
+}
+
+/* Trains a network with `threads` threads, of which this is number `thread`. */
+static void FN(planar_network)(const FN(planar_job) *job, ptrdiff_t network, REAL *scratch,
+                               int thread, int threads) {
+    const ptrdiff_t n_x = job->n_x, n_y = job->n_y, stride = job->stride, blocks = job->blocks;
+    ptrdiff_t offset = 0;
+    for (ptrdiff_t k = 0; k < network; k++)
+        offset += job->hidden_sizes[k] * (n_x + 1 + n_y) + n_y;
+    const ptrdiff_t h = job->hidden_sizes[network], size = h * (n_x + 1 + n_y) + n_y;
+    FN(planar_net) net = {.h = h, .size = size};
+    net.hidden = scratch;
+    net.score = net.hidden + job->most_hidden * stride;
+    net.gradients = net.score + n_y * stride;
+    net.costs = (double *)(net.gradients + 2 * MOST_BLOCKS * job->most_parameters);
+    REAL *mine = (REAL *)(net.costs + 2 * MOST_BLOCKS) + thread * job->most_parameters;
+    const ptrdiff_t recorded = (job->iterations + job->cost_every - 1) / job->cost_every;
+    const REAL factor = job->rate / (REAL)job->m;
+    memcpy(mine, job->parameters + offset, size * sizeof(REAL));
+    for (ptrdiff_t iteration = 0; iteration < job->iterations; iteration++) {
+        const int record = iteration % job->cost_every == 0;
+        const ptrdiff_t apart = job->most_parameters; /* in cache lines of their own */
+        REAL *gradients = net.gradients + (iteration & 1) * blocks * apart;
+        double *costs = net.costs + (iteration & 1) * MOST_BLOCKS;
+        for (ptrdiff_t b = thread; b < blocks; b += threads) {
+            const ptrdiff_t vectors = stride / LANES;
+            const ptrdiff_t start = vectors * b / blocks * LANES;
+            const ptrdiff_t stop = vectors * (b + 1) / blocks * LANES;
+            double *cost = record ? costs + b : NULL;
+            if (n_x == 2 && n_y == 1)
+                FN(planar_block)(job, &net, mine, start, stop, gradients + b * apart, cost, 2, 1);
+            else
+                FN(planar_block)(job, &net, mine, start, stop, gradients + b * apart, cost, n_x,
+                                 n_y);
+        }
+        if (threads > 1) meet(job->meeting, thread);
+        for (ptrdiff_t p = 0; p < size; p++) {
+            REAL sum = gradients[p];
+            for (ptrdiff_t b = 1; b < blocks; b++) sum += gradients[b * apart + p];
+            mine[p] -= factor * sum;
+        }
+        if (record && thread == 0) {
             double cost = 0;
-#pragma omp simd reduction(+ : cost)
-            for (ptrdiff_t i = 0; i < n_y * m; i++)
-                cost += FN(softplus)(score[i]) - targets[i] * score[i];
-            costs[iteration / cost_every] = cost / m;
+            for (ptrdiff_t b = 0; b < blocks; b++) cost += costs[b];
+            job->costs[network * recorded + iteration / job->cost_every] = cost / job->m;
         }
-        /* From here `score` holds the loss's gradient in the scores. */
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < n_y * m; i++) score[i] = FN(sigmoid)(score[i]) - targets[i];
-        for (ptrdiff_t j = 0; j < h; j++) {
-            const REAL *row = hidden + j * m;
-            REAL total = 0;
-            if (n_x == 2 && n_y == 1) {
-                const REAL weight = w2[j];
-                REAL first = 0, second = 0, output = 0;
-#pragma omp simd reduction(+ : total, first, second, output)
-                for (ptrdiff_t i = 0; i < m; i++) {
-                    const REAL y = row[i], dz = weight * score[i] * (1 - y * y);
-                    output += score[i] * y;
-                    total += dz;
-                    first += dz * inputs[i];
-                    second += dz * inputs[m + i];
-                }
-                w2[j] -= rate * (output / count);
-                w1[2 * j] -= rate * (first / count);
-                w1[2 * j + 1] -= rate * (second / count);
-                b1[j] -= rate * (total / count);
-                continue;
-            }
-            for (ptrdiff_t i = 0; i < m; i++) slope[i] = 0;
-            for (ptrdiff_t o = 0; o < n_y; o++) {
-                const REAL weight = w2[o * h + j], *dz = score + o * m;
-                REAL output = 0;
-#pragma omp simd reduction(+ : output)
-                for (ptrdiff_t i = 0; i < m; i++) {
-                    output += dz[i] * row[i];
-                    slope[i] += weight * dz[i];
-                }
-                w2[o * h + j] -= rate * (output / count);
-            }
-#pragma omp simd reduction(+ : total)
-            for (ptrdiff_t i = 0; i < m; i++) {
-                slope[i] *= 1 - row[i] * row[i];
-                total += slope[i];
-            }
-            for (ptrdiff_t k = 0; k < n_x; k++) {
-                const REAL *x = inputs + k * m;
-                REAL sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (ptrdiff_t i = 0; i < m; i++) sum += slope[i] * x[i];
-                w1[j * n_x + k] -= rate * (sum / count);
-            }
-            b1[j] -= rate * (total / count);
-        }
-        for (ptrdiff_t o = 0; o < n_y; o++) {
-            const REAL *dz = score + o * m;
-            REAL total = 0;
-#pragma omp simd reduction(+ : total)
-            for (ptrdiff_t i = 0; i < m; i++) total += dz[i];
-            b2[o] -= rate * (total / count);
-        }
+    }
+    if (thread == 0) memcpy(job->parameters + offset, mine, size * sizeof(REAL));
+}
+
+static void FN(planar_thread)(void *argument, int thread) {
+    const FN(planar_job) *job = argument;
+    if (job->networks == 1) {
+        FN(planar_network)(job, 0, job->scratch, thread, job->threads);
+        return;
+    }
+    for (;;) { /* the last networks first: in a study by size they take longest */
+        const ptrdiff_t taken = atomic_fetch_add(job->next, 1);
+        if (taken >= job->networks) return;
+        FN(planar_network)(job, job->networks - 1 - taken,
+                           job->scratch + thread * job->scratch_each, 0, 1);
     }
 }
 
-static void FN(planar_descent)(const REAL *inputs, const REAL *targets, const int64_t *hidden_sizes,
-                               ptrdiff_t networks, REAL *parameters, double learning_rate,
-                               ptrdiff_t iterations, ptrdiff_t cost_every, REAL *workspace,
-                               double *costs, ptrdiff_t n_x, ptrdiff_t n_y, ptrdiff_t m) {
-    const ptrdiff_t recorded = (iterations + cost_every - 1) / cost_every;
-    for (ptrdiff_t network = 0; network < networks; network++) {
-        const ptrdiff_t h = (ptrdiff_t)hidden_sizes[network];
-        REAL *score = workspace, *slope = score + n_y * m, *hidden = slope + m;
-        FN(planar_network)(inputs, targets, h, parameters, learning_rate, iterations, cost_every,
-                           hidden, score, slope, costs + network * recorded, n_x, n_y, m);
-        parameters += PLANAR_SIZE(n_x, h, n_y);
-    }
+/* Returns 0, or -1 where memory or threads are not to be had. */
+static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int64_t *hidden_sizes,
+                              ptrdiff_t networks, REAL *parameters, double learning_rate,
+                              ptrdiff_t iterations, ptrdiff_t cost_every, int threads,
+                              double *costs, ptrdiff_t n_x, ptrdiff_t n_y, ptrdiff_t m) {
+    const ptrdiff_t stride = (m + LANES - 1) / LANES * LANES;
+    ptrdiff_t blocks = stride / LANES / BLOCK_VECTORS, most_hidden = 1;
+    blocks = blocks < 1 ? 1 : blocks > MOST_BLOCKS ? MOST_BLOCKS : blocks;
+    for (ptrdiff_t k = 0; k < networks; k++)
+        if (hidden_sizes[k] > most_hidden) most_hidden = hidden_sizes[k];
+    const ptrdiff_t work = networks == 1 ? blocks : networks;
+    threads = threads < work ? threads : (int)work;
+    const ptrdiff_t most_parameters =
+        (most_hidden * (n_x + 1 + n_y) + n_y + LANES - 1) / LANES * LANES;
+    const ptrdiff_t each = (most_hidden + n_y) * stride +
+                           (2 * MOST_BLOCKS + threads) * most_parameters +
+                           2 * MOST_BLOCKS * (ptrdiff_t)(sizeof(double) / sizeof(REAL)) + 64;
+    const ptrdiff_t shared = (n_x + n_y + 1) * stride;
+    char *memory =
+        calloc(1, (shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL) + 64);
+    if (!memory) return -1;
+    REAL *padded = (REAL *)(memory + (64 - (uintptr_t)memory % 64));
+    for (ptrdiff_t k = 0; k < n_x; k++)
+        memcpy(padded + k * stride, inputs + k * m, m * sizeof(REAL));
+    for (ptrdiff_t o = 0; o < n_y; o++)
+        memcpy(padded + (n_x + o) * stride, targets + o * m, m * sizeof(REAL));
+    for (ptrdiff_t i = 0; i < m; i++) padded[(n_x + n_y) * stride + i] = 1;
+    barrier meeting = {.threads = threads};
+    atomic_int next = 0;
+    FN(planar_job) job = {
+        .inputs = padded, .targets = padded + n_x * stride,
+        .valid = padded + (n_x + n_y) * stride, .n_x = n_x, .n_y = n_y, .m = m, .stride = stride,
+        .iterations = iterations, .cost_every = cost_every, .rate = (REAL)learning_rate,
+        .hidden_sizes = hidden_sizes, .networks = networks, .parameters = parameters,
+        .costs = costs, .blocks = blocks, .most_hidden = most_hidden,
+        .most_parameters = most_parameters, .scratch = padded + shared, .scratch_each = each,
+        .threads = threads, .meeting = &meeting, .next = &next,
+    };
+    const int status = run_threads(FN(planar_thread), &job, threads);
+    free(memory);
+    return status;
 }
 
-#undef PLANAR_SIZE
+#undef WITH_VECTORS
+#undef UNITS
+#undef MOST_BLOCKS
+#undef BLOCK_VECTORS
+#undef AT
+#undef V

@@ -56,6 +56,7 @@ cdef extern from "_simd.h" nogil:
     """
     enum: SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM
     int LAST_ACTIVATION "LOG_SOFTMAX"
+    int MOST_THREADS
     void map_exp(bint wide, const void*, void*, Py_ssize_t)
     void map_log(bint wide, const void*, void*, Py_ssize_t)
     void map_log1p(bint wide, const void*, void*, Py_ssize_t)
@@ -118,10 +119,10 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t steps, Py_ssize_t batch, int method, double learning_rate, double decay,
         double epsilon, void* state, void* gradients, const void* columns, void* losses,
         void* history, Py_ssize_t n, Py_ssize_t features)
-    void c_planar_descent(
+    int c_planar_descent(
         bint wide, const void* inputs, const void* targets, const int64_t* hidden_sizes,
         Py_ssize_t networks, void* parameters, double learning_rate, Py_ssize_t iterations,
-        Py_ssize_t cost_every, void* workspace, double* costs, Py_ssize_t n_x, Py_ssize_t n_y,
+        Py_ssize_t cost_every, int threads, double* costs, Py_ssize_t n_x, Py_ssize_t n_y,
         Py_ssize_t m)
 
 
@@ -674,7 +675,7 @@ def planar_descent(
     double learning_rate,
     Py_ssize_t iterations,
     Py_ssize_t cost_every,
-    cnp.ndarray workspace not None,
+    int threads,
     cnp.ndarray costs not None,
 ):
     cdef Py_ssize_t n_x = rows_of(inputs), n_y = rows_of(targets), m = columns_of(inputs)
@@ -684,12 +685,15 @@ def planar_descent(
         verify(inputs, (
             (inputs, dims(inputs)), (targets, (n_y, m)), (hidden_sizes, (len(sizes),)),
             (parameters, (sum(h * n_x + h + n_y * h + n_y for h in sizes),))))
-        assert workspace.size >= (max(sizes) + n_y + 1) * m and workspace.dtype == inputs.dtype
+        assert 1 <= threads <= MOST_THREADS
         assert dims(costs) == (len(sizes), recorded) and costs.dtype == np.float64
     cdef bint wide = is_wide(inputs)
     cdef Py_ssize_t networks = rows_of(hidden_sizes)
+    cdef int status
     with nogil:
-        c_planar_descent(
+        status = c_planar_descent(
             wide, data(inputs), data(targets), <const int64_t*> data(hidden_sizes), networks,
-            data(parameters), learning_rate, iterations, cost_every, data(workspace),
+            data(parameters), learning_rate, iterations, cost_every, threads,
             <double*> data(costs), n_x, n_y, m)
+    if status < 0:
+        raise MemoryError("planar_descent: no memory, or no threads, to be had")

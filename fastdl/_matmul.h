@@ -10,7 +10,6 @@
  * Every sum runs over k in order and no element depends on M's or N's blocking.
  */
 
-typedef REAL FN(vector) __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL))));
 #define VECTOR FN(vector)
 
 #define PANEL_DEPTH 256

@@ -19,7 +19,10 @@
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "_threads.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -179,6 +182,26 @@ static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff
 #define GLUE(name, suffix) GLUE_(name, suffix)
 #define FN(name) GLUE(name, SUFFIX)
 #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
+
+/* a + b*x + c*x**2 + ..., for numbers and for vectors x; at most twelve coefficients. */
+#define HORNER(x, ...) HORNER_(x, __VA_ARGS__, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1)
+#define HORNER_(x, a, b, c, d, e, f, g, h, i, j, k, l, count, ...) \
+    GLUE(HORNER, count)(x, a, b, c, d, e, f, g, h, i, j, k, l)
+#define HORNER_1(x, a, ...) (a)
+#define HORNER_2(x, a, ...) (HORNER_1(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_3(x, a, ...) (HORNER_2(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_4(x, a, ...) (HORNER_3(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_5(x, a, ...) (HORNER_4(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_6(x, a, ...) (HORNER_5(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_7(x, a, ...) (HORNER_6(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_8(x, a, ...) (HORNER_7(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_9(x, a, ...) (HORNER_8(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_10(x, a, ...) (HORNER_9(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_11(x, a, ...) (HORNER_10(x, __VA_ARGS__) * (x) + (a))
+#define HORNER_12(x, a, ...) (HORNER_11(x, __VA_ARGS__) * (x) + (a))
+
+/* How many vectors the functions on vectors take together. */
+#define VECTORS_AT_ONCE 8
 
 /* The lower, or upper, halves of two vectors, element by element in turn. */
 #define SHUFFLE_2(a, b, low) __builtin_shufflevector(a, b, low, low + 2)

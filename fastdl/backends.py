@@ -45,6 +45,9 @@ OPERATIONS = (
     "planar_descent",
 )
 
+# What the compiled module can start in a call (MOST_THREADS in _threads.h).
+MOST_THREADS = 64
+
 # Levels of the x86-64 psABI, least first, with NumPy's names of the CPU features each needs
 # (AVX512_SKX stands for the F, CD, BW, DQ and VL parts together). Elsewhere there is one build.
 CPU_LEVELS = {
@@ -137,6 +140,14 @@ def current():
     return _modules[_override.get() or _default]
 
 
+def available_threads():
+    """How many threads a kernel may use: OMP_NUM_THREADS, but no more than the process's CPUs."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, int(wanted)) if wanted.isdigit() and int(wanted) else min(count, MOST_THREADS)
+
+
 def _load(name):
     """The module of a backend, imported when first asked for."""
     if name not in BACKENDS:
@@ -206,4 +217,7 @@ _IMPORTERS = {
 _modules = {}
 _override = contextvars.ContextVar("fastdl_backend", default=None)
 _default = None
-set_backend(os.environ.get("FASTDL_BACKEND") or "cython")
+try:
+    set_backend(os.environ.get("FASTDL_BACKEND") or "cython")
+except ValueError as error:
+    raise ValueError(f"FASTDL_BACKEND: {error}") from None

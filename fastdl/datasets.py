@@ -374,7 +374,7 @@ def _read(path):
     if path.is_dir():
         return _read_folder(path)
     if path.name.endswith(".npz"):
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in _MNIST}
     if path.name.endswith(".whl"):
         with zipfile.ZipFile(path) as wheel:

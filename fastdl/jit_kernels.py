@@ -698,7 +698,7 @@ def planar_descent(
     learning_rate,
     iterations,
     cost_every,
-    workspace,
+    threads,
     costs,
 ):
     n_x, m = inputs.shape
@@ -715,9 +715,9 @@ def planar_descent(
         w2 = parameters[stop_b1:stop_w2].reshape(n_y, n_h)
         b2 = parameters[stop_w2:stop_b2]
         start = stop_b2
-        a1 = workspace[: n_h * m].reshape(n_h, m)
-        z2 = workspace[n_h * m : (n_h + n_y) * m].reshape(n_y, m)
-        dz1 = workspace[(n_h + n_y) * m : (n_h + n_y + 1) * m]
+        a1 = np.empty((n_h, m), inputs.dtype)
+        z2 = np.empty((n_y, m), inputs.dtype)
+        dz1 = np.empty(m, inputs.dtype)
         for iteration in range(iterations):
             _planar_forward(inputs, w1, b1, w2, b2, a1, z2)
             if iteration % cost_every == 0:

@@ -28,7 +28,7 @@ import math
 import numpy as np
 
 from . import checks
-from .backends import current
+from .backends import available_threads, current
 from .reference import ACTIVATIONS, DESCENT_METHODS
 
 __all__ = [
@@ -1442,10 +1442,9 @@ def planar_descent(
         _hidden_size(i, arrays[4 * i : 4 * i + 4], n_x, n_y) for i in range(len(networks))
     ]
     parameters = np.concatenate([array.reshape(-1) for array in arrays])
-    workspace = np.empty((max(hidden_sizes) + n_x + 2 * n_y + 4) * (m + 64), x.dtype)
     costs = np.empty((len(networks), -(-options[1] // options[2])))
     current().planar_descent(
-        x, y, np.array(hidden_sizes, _INT64), parameters, *options, workspace, costs
+        x, y, np.array(hidden_sizes, _INT64), parameters, *options, available_threads(), costs
     )
     ends = np.cumsum([array.size for array in arrays])[:-1]
     trained = iter(

@@ -155,12 +155,12 @@ def _sigmoid(inputs):
 
 
 def _softplus(inputs):
-    """ln(1 + e**x) = max(x, 0) + ln(1 + e**-|x|), which neither overflows nor loses small values."""
+    """ln(1 + e**x) = max(x, 0) + ln(1 + e**-|x|), exact for small and large x."""
     return np.maximum(inputs, 0) + np.log1p(np.exp(-np.abs(inputs)))
 
 
 def _normal_cdf(inputs):
-    """The standard normal distribution function, erfc(-x / sqrt(2)) / 2, elementwise by `math`."""
+    """The standard normal distribution function, erfc(-x / sqrt(2)) / 2, by `math`."""
     erfc = np.frompyfunc(math.erfc, 1, 1)
     return (0.5 * erfc(-inputs.astype(np.float64) / math.sqrt(2))).astype(inputs.dtype)
 
@@ -403,9 +403,7 @@ def permutation(seed, epoch, outputs):
 # shrink by the factor 1 - learning_rate * weight_decay.
 
 
-def sgd_update(
-    parameters, gradients, velocity, learning_rate, momentum, nesterov, weight_decay
-):
+def sgd_update(parameters, gradients, velocity, learning_rate, momentum, nesterov, weight_decay):
     """v = momentum*v - learning_rate*g; w += v, or with Nesterov w += momentum*v - learning_rate*g.
 
     `velocity` is None where momentum is 0.
@@ -421,9 +419,7 @@ def sgd_update(
     parameters += momentum * velocity - step if nesterov else velocity
 
 
-def rmsprop_update(
-    parameters, gradients, mean_square, learning_rate, rho, epsilon, weight_decay
-):
+def rmsprop_update(parameters, gradients, mean_square, learning_rate, rho, epsilon, weight_decay):
     """s = rho*s + (1-rho)*g**2; w -= learning_rate * g / sqrt(s + epsilon)."""
     _decay(parameters, learning_rate, weight_decay)
     mean_square *= _like(parameters, rho)
@@ -447,7 +443,7 @@ def adam_update(
     """Kingma and Ba, "Adam", ICLR 2015, in the form of the end of its section 2, as in Keras.
 
     m = beta_1*m + (1-beta_1)*g; v = beta_2*v + (1-beta_2)*g**2;
-    w -= a * m / (sqrt(v) + epsilon) with a = learning_rate * sqrt(1-beta_2**step) / (1-beta_1**step).
+    w -= a * m / (sqrt(v) + epsilon), a = learning_rate * sqrt(1-beta_2**step) / (1-beta_1**step).
     `step` counts from 1.
     """
     _decay(parameters, learning_rate, weight_decay)
@@ -548,7 +544,7 @@ def planar_descent(
     learning_rate,
     iterations,
     cost_every,
-    workspace,
+    threads,
     costs,
 ):
     """Train tanh-sigmoid networks with one hidden layer by full-batch gradient descent, in place.
@@ -557,7 +553,7 @@ def planar_descent(
     int64 names k networks, each trained by itself; `parameters` holds, network after network,
     W1 (n_h, n_x), b1 (n_h,), W2 (n_y, n_h), b2 (n_y,), flat. `costs`
     (k, ceil(iterations / cost_every)) receives the cross-entropy at iterations 0, cost_every, ...;
-    `workspace` is scratch of (max(hidden_sizes) + n_x + 2*n_y + 4) * (m + 64) elements, unused here.
+    `threads` is how many may be used, none of them here.
     """
     n_x, m = inputs.shape
     n_y = targets.shape[0]

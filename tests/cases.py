@@ -11,7 +11,7 @@ that changes the code that runs. A test or a benchmark goes through it like this
 
 `make` gives all arguments by the kernel's parameter names and in its order. Arrays named in
 `outputs` come filled with NaN (int64: the least number), and the kernel must write each element;
-those in `in_place` are read and updated; those in `scratch` may hold anything afterwards; all
+those in `in_place` are read and updated; all
 others stay as they are. The first size in `sizes` has no rows where the operation allows that; the
 last is the largest and the one to time. `aliases` lists pairs (written, read) of arguments that may
 be one array.
@@ -57,7 +57,6 @@ class Case:
     outputs: tuple[str, ...]
     tolerance: dict[np.dtype, Tolerance]
     in_place: tuple[str, ...] = ()
-    scratch: tuple[str, ...] = ()
     aliases: tuple[tuple[str, str], ...] = ()
 
     def __str__(self):
@@ -650,9 +649,9 @@ def _logistic_cases():
 
 
 def _planar_cases():
-    for networks in (1, 3):
+    for networks, threads in ((1, 1), (1, 2), (3, 2)):
 
-        def make(dtype, size, rng, networks=networks):
+        def make(dtype, size, rng, networks=networks, threads=threads):
             n_x, n_y, samples, iterations = size
             hidden_sizes = np.array((4, 1, 20)[:networks])
             cost_every = 10
@@ -666,7 +665,6 @@ def _planar_cases():
                     np.zeros(n_y, dtype),
                 )
             ]
-            scratch = (max(hidden_sizes) + n_x + 2 * n_y + 4) * (samples + 64)
             return {
                 "inputs": _normal(rng, (n_x, samples), dtype),
                 "targets": rng.integers(0, 2, (n_y, samples)).astype(dtype),
@@ -675,12 +673,12 @@ def _planar_cases():
                 "learning_rate": 1.2,
                 "iterations": iterations,
                 "cost_every": cost_every,
-                "workspace": _unwritten((scratch,), dtype),
+                "threads": threads,
                 "costs": _unwritten((networks, -(-iterations // cost_every)), np.float64),
             }
 
         yield Case(
-            name=f"planar_descent[{networks}]",
+            name=f"planar_descent[{networks}, threads={threads}]",
             operation="planar_descent",
             domain="normal points, random labels",
             dimensions=("n_x", "n_y", "m", "iterations"),
@@ -688,7 +686,6 @@ def _planar_cases():
             make=make,
             outputs=("costs",),
             in_place=("parameters",),
-            scratch=("workspace",),
             tolerance=rounding(32, 64, "rounding carried through up to 50 iterations"),
         )
 

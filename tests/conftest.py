@@ -10,3 +10,12 @@ from hypothesis import settings
 
 settings.register_profile("fastdl", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("fastdl")
+
+
+def pytest_report_header():
+    """Which copy of fastdl, and which build of its kernels, the tests are about."""
+    import fastdl
+    from fastdl import _kernels
+
+    build = "debug build" if _kernels.DEBUG else "build"
+    return f"fastdl: {fastdl.__path__[0]}, {build} for CPU level {_kernels.CPU_LEVEL}"

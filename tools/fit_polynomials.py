@@ -6,6 +6,8 @@ relative error of the function computed from p. Run it to see where the numbers 
     python tools/fit_polynomials.py
 """
 
+import struct
+
 import mpmath as mp
 
 mp.mp.prec = 200
@@ -13,7 +15,7 @@ LN2 = mp.log(2)
 
 
 def remez(function, weight, low, high, degree, sweeps=12):
-    """Coefficients, lowest first, and the error, of the weighted minimax polynomial on [low, high]."""
+    """Coefficients, lowest first, and error of the weighted minimax polynomial on [low, high]."""
     count = degree + 2
     nodes = [
         (low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (2 * i + 1) / (2 * count))
@@ -70,6 +72,16 @@ def main():
     for name, degree in (("exp, float", 5), ("exp, double", 10)):
         show(f"{name}, degree {degree}", remez(q, weight, -half, half, degree))
 
+    # 2**r = 1 + r * p(r) for |r| <= 1/32, beside a table of the sixteenth powers of 2.
+    power = taylor_safe(lambda r: (mp.mpf(2) ** r - 1) / r, lambda r: LN2 + LN2**2 / 2 * r)
+    bound = mp.mpf("1.0001") / 32
+    fit = remez(power, lambda r: abs(r) + mp.mpf("1e-30"), -bound, bound, 5)
+    show("power of two on 1/32, double, degree 5", fit)
+    print("its table, 2**(i/16) less i << 48 in the bits:")
+    for i in range(16):
+        bits = struct.unpack("<q", struct.pack("<d", float(mp.mpf(2) ** (mp.mpf(i) / 16))))[0]
+        print(f"    {bits - (i << 48):#x},")
+
     # log(1 + f) = 2*atanh(s), s = f / (2 + f): 2*s + s * z * l(z), z = s**2, 1 + f in
     # [sqrt(1/2), sqrt(2)]; relative to log.
     top = ((mp.sqrt(2) - 1) / (mp.sqrt(2) + 1)) ** 2 * mp.mpf("1.0001")
@@ -89,8 +101,8 @@ def main():
             remez(log_tail, lambda z: z / 2 + mp.mpf("1e-30"), mp.mpf(0), high, degree),
         )
 
-    # erfc(x) = exp(-x**2) / (1 + 2*x) * e(t), t = (x - K) / (x + K), x >= 0 (the mapping of Shepherd
-    # and Laframboise, "Chebyshev approximation of (1 + 2x) exp(x**2) erfc(x)", Math. Comp. 36, 1981).
+    # erfc(x) = exp(-x**2) / (1 + 2*x) * e(t), t = (x - K) / (x + K), x >= 0: the mapping of
+    # Shepherd and Laframboise, "Chebyshev approximation of (1 + 2x) exp(x**2) erfc(x)", 1981.
     def scaled_erfc(k):
         def function(t):
             x = k * (1 + t) / (1 - t)
@@ -106,7 +118,7 @@ def main():
     ):
         function = scaled_erfc(k)
         high = (largest - k) / (largest + k)
-        fit = remez(function, lambda t: 1 / function(t), mp.mpf(-1), high, degree, sweeps=8)
+        fit = remez(function, lambda t, f=function: 1 / f(t), mp.mpf(-1), high, degree, sweeps=8)
         show(f"{name}, K = {k}, degree {degree}", fit)
 
 
