@@ -267,9 +267,10 @@ def activation_backward(
 # -------------------------------------------------------------------------- the dense layer
 
 
-# From this many multiplications on, a product goes to NumPy's BLAS, which blocks for the caches
-# and runs on several threads.
-cdef Py_ssize_t BLAS_PRODUCTS = 1 << 22
+# From this many multiplications on, a product goes to NumPy's BLAS, which runs on several threads: on
+# two idle cores it wins from about 2**22 in float64 and 2**24 in float32. Not below that in either,
+# since its threads wait by spinning: beside other work, products of 2**23 took ten times as long.
+cdef Py_ssize_t BLAS_PRODUCTS = 1 << 24
 
 
 cdef int multiply(
