@@ -11,9 +11,12 @@ import contextlib
 import dataclasses
 import itertools
 import math
+import mmap
 import signal
 import threading
+import time
 from functools import cached_property
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +26,18 @@ from .reference import GELU, LINEAR, SILU
 
 # A cache line, and a vector of the widest instruction set: loads from these arrays don't straddle.
 _ALIGNMENT = 64
+_HUGE_PAGE = 1 << 21
 
 # Rows that go through the network at once where nobody says otherwise: the activations of a small
 # network then stay in a core's second-level cache.
 ROWS = 512
+
+# The largest share of nonzero inputs with which the first layer goes from one to the next of them;
+# beyond it, a dense product is faster.
+SPARSE_DENSITY = 0.3
+
+# Multiplications of a step from which a second thread gains more than it costs to wait for it.
+_THREADED_PRODUCTS = 400_000
 
 
 class Data(NamedTuple):
@@ -94,6 +105,15 @@ class Network:
         self.iterations = self.epochs = 0
         self._bind(_aligned_zeros(sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype))
 
+    @property
+    def layout(self):
+        """Sizes, activations and slopes as the engine takes them."""
+        return (
+            np.array(self.sizes, np.int64),
+            np.array(self.codes, np.int64),
+            np.array(self.slopes, np.float64),
+        )
+
     def _bind(self, parameters):
         self.parameters = parameters
         self.arrays = self.views(parameters)
@@ -159,12 +179,32 @@ class Workspace:
     def __init__(self, network):
         self._network = network
         self._batches = {}
+        self._outputs = {}
+        self._sparse = {}
 
     def batch(self, rows):
         """The memory for a batch of so many rows."""
         if rows not in self._batches:
             self._batches[rows] = _Batch(self._network, rows)
         return self._batches[rows]
+
+    def outputs(self, rows):
+        """The memory for the last layer alone, as part of a batch."""
+        if rows not in self._outputs:
+            shape, dtype = (rows, self._network.sizes[-1]), self._network.parameters.dtype
+            self._outputs[rows] = SimpleNamespace(
+                outputs=[np.empty(shape, dtype)], gradients=[np.empty(shape, dtype)]
+            )
+        return self._outputs[rows]
+
+    def sparse(self, data):
+        """The rows of `data` without their zeros, where it is mostly zeros; None elsewhere."""
+        key = id(data.inputs)
+        if key not in self._sparse:
+            # With the array, so that its id is not given to another one.
+            rows = backends.current().sparse_rows(data.inputs, SPARSE_DENSITY)
+            self._sparse[key] = data.inputs, rows
+        return self._sparse[key][1]
 
     @cached_property
     def gradients(self):
@@ -216,16 +256,31 @@ class _Batch:
 
 
 def _aligned_zeros(size, dtype):
-    """Zeros (size,) that start on a cache line."""
-    array = np.zeros(size + _ALIGNMENT // dtype.itemsize, dtype)
-    start = -array.ctypes.data % _ALIGNMENT // dtype.itemsize
-    return array[start : start + size]
+    """Zeros (size,) that start on a cache line, or on a huge page where they fill much of one.
+
+    In small pages, which lie anywhere in memory, parameters and slots that would fit a core's
+    second-level cache compete for parts of it: a step took a quarter longer.
+    """
+    alignment = _ALIGNMENT
+    length = size * dtype.itemsize
+    if length >= _HUGE_PAGE // 8 and hasattr(mmap, "MADV_HUGEPAGE"):
+        alignment = _HUGE_PAGE
+        memory = mmap.mmap(-1, length + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        array = np.frombuffer(memory, np.uint8)
+    else:
+        array = np.zeros(length + alignment, np.uint8)
+    start = -array.ctypes.data % alignment
+    return array[start : start + length].view(dtype)
 
 
 # ------------------------------------------------------------------------------------- the passes
 
 
-def train_steps(network, state, workspace, data, order, batch_size, first, learning_rates, totals):
+def train_steps(
+    network, state, workspace, data, order, batch_size, first, learning_rates, totals, limit
+):
     """Take steps `first`, `first` + 1, ... of an epoch, one for each learning rate.
 
     Parameters
@@ -244,31 +299,135 @@ def train_steps(network, state, workspace, data, order, batch_size, first, learn
     learning_rates : sequence of float
     totals : ndarray of float64 (3,)
         Receives, added up in order: loss times rows, right rows, rows.
+    limit : float
+        Seconds after which no further step is begun.
+
+    Returns
+    -------
+    int
+        Steps taken, at least 1.
 
     Ctrl-C waits for the end of a step, so that parameters, slots and counters agree.
     """
     kernels = backends.current()
-    rows_left = len(data.inputs) - first * batch_size
     with _interrupts_held() as interrupts:
-        for position, learning_rate in enumerate(learning_rates, first):
-            start = position * batch_size
-            rows = min(batch_size, rows_left)
-            rows_left -= rows
-            batch = workspace.batch(rows)
-            chosen = _take(data, order, start, start + rows, batch.inputs)
-            step = network.iterations
-            fed = _forward(kernels, network, batch, chosen.inputs, step)
-            loss = _loss(kernels, network, batch, chosen)
-            _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
-            loss += _add_penalties(kernels, network, workspace.gradient_arrays)
-            _update(kernels, network, state, workspace, learning_rate)
-            network.iterations += 1
-            state.iterations += 1
-            totals[0] += loss * rows
-            totals[1] += _correct(network, batch, chosen)
-            totals[2] += rows
-            if interrupts:
+        if hasattr(kernels, "train_steps"):
+            taken = _compiled_steps(
+                kernels,
+                network,
+                state,
+                workspace,
+                data,
+                order,
+                batch_size,
+                first,
+                learning_rates,
+                totals,
+                limit,
+            )
+            network.iterations += taken
+            state.iterations += taken
+            return taken
+        until = limit and time.perf_counter() + limit
+        for taken, learning_rate in enumerate(learning_rates, 1):
+            start = (first + taken - 1) * batch_size
+            _step(
+                kernels,
+                network,
+                state,
+                workspace,
+                data,
+                order,
+                start,
+                batch_size,
+                learning_rate,
+                totals,
+            )
+            if interrupts or not limit or time.perf_counter() >= until:
                 break
+    return taken
+
+
+def _step(
+    kernels, network, state, workspace, data, order, start, batch_size, learning_rate, totals
+):
+    """One step, kernel by kernel: what the engine does in one call for many."""
+    rows = min(batch_size, len(data.inputs) - start)
+    batch = workspace.batch(rows)
+    chosen = _take(data, order, start, start + rows, batch.inputs)
+    step = network.iterations
+    fed = _forward(kernels, network, batch, chosen.inputs, step)
+    loss = _loss(kernels, network, batch, chosen)
+    _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
+    loss += _add_penalties(kernels, network, workspace.gradient_arrays)
+    _update(kernels, network, state, workspace, learning_rate)
+    network.iterations += 1
+    state.iterations += 1
+    totals[0] += loss * rows
+    totals[1] += _correct(network, batch, chosen)
+    totals[2] += rows
+
+
+def _compiled_steps(
+    kernels,
+    network,
+    state,
+    workspace,
+    data,
+    order,
+    batch_size,
+    first,
+    learning_rates,
+    totals,
+    limit,
+):
+    optimizer = state.optimizer
+    sparse = workspace.sparse(data)
+    limits = [
+        math.inf if value is None else value
+        for value in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
+    ]
+    clips = min(limits) < math.inf
+    slots = [*state.slots.values(), None, None]
+    loss = network.loss.kernel(data.targets)
+    arguments = network.loss.arguments(network.from_logits)
+    return kernels.train_steps(
+        *network.layout,
+        np.array(network.dropout),
+        loss,
+        network.from_logits,
+        arguments[-1] if arguments else 0.0,
+        network.l1,
+        network.l2,
+        network.seed,
+        network.iterations,
+        *optimizer.rule(),
+        optimizer.weight_decay,
+        *limits,
+        state.iterations,
+        network.parameters,
+        slots[0],
+        slots[1],
+        workspace.gradients if clips else None,
+        data.inputs if sparse is None else None,
+        sparse,
+        data.targets,
+        data.labels if loss.endswith("categorical_crossentropy") else None,
+        data.sample_weight,
+        order,
+        batch_size,
+        first,
+        np.asarray(learning_rates, np.float64),
+        totals,
+        limit,
+        _threads(network, batch_size),
+    )
+
+
+def _threads(network, rows):
+    """How many threads a step with so many rows is worth, of those the process may use."""
+    worth = rows * len(network.parameters) // _THREADED_PRODUCTS
+    return max(1, min(backends.available_threads(), worth))
 
 
 def gradients(network, data):
@@ -283,18 +442,33 @@ def gradients(network, data):
     return loss, workspace.gradient_arrays
 
 
-def evaluate(network, data, batch_size=ROWS):
+def evaluate(network, data, workspace=None, batch_size=ROWS):
     """The `totals` of `train_steps` for all rows, penalties included, nothing being trained."""
     kernels = backends.current()
-    workspace = Workspace(network)
+    workspace = workspace or Workspace(network)
     totals = np.zeros(3)
-    for start in range(0, len(data.inputs), batch_size):
-        part = data.part(start, start + batch_size)
-        rows = len(part.inputs)
-        batch = workspace.batch(rows)
-        _forward(kernels, network, batch, part.inputs, None)
-        loss = _loss(kernels, network, batch, part)
-        totals += (loss * rows, _correct(network, batch, part), rows)
+    if hasattr(kernels, "infer"):
+        rows = len(data.inputs)
+        batch = workspace.outputs(rows)
+        sparse = workspace.sparse(data)
+        kernels.infer(
+            *network.layout,
+            network.parameters,
+            data.inputs if sparse is None else None,
+            sparse,
+            batch.outputs[-1],
+            _threads(network, rows),
+        )
+        loss = _loss(kernels, network, batch, data)
+        totals += (loss * rows, _correct(network, batch, data), rows)
+    else:
+        for start in range(0, len(data.inputs), batch_size):
+            part = data.part(start, start + batch_size)
+            rows = len(part.inputs)
+            batch = workspace.batch(rows)
+            _forward(kernels, network, batch, part.inputs, None)
+            loss = _loss(kernels, network, batch, part)
+            totals += (loss * rows, _correct(network, batch, part), rows)
     totals[0] += _add_penalties(kernels, network, workspace.gradient_arrays) * totals[2]
     return totals
 
@@ -305,6 +479,18 @@ def predict(network, inputs, output_code, out):
     That is `network.output_code`, or the one that turns logits into probabilities.
     """
     kernels = backends.current()
+    if hasattr(kernels, "infer") and len(inputs):
+        sparse = kernels.sparse_rows(inputs, SPARSE_DENSITY) if len(inputs) > 1 else None
+        kernels.infer(
+            *network.layout,
+            network.parameters,
+            inputs if sparse is None else None,
+            sparse,
+            out,
+            _threads(network, len(inputs)),
+        )
+        kernels.activation_forward(out, output_code, network.slopes[-1], out)
+        return
     workspace = Workspace(network)
     for start in range(0, len(inputs), ROWS):
         part = inputs[start : start + ROWS]

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 _Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Integers: TypeAlias = npt.NDArray[np.int64]
+_Sparse: TypeAlias = tuple[_Integers, npt.NDArray[np.int32], _Floats, npt.NDArray[np.int32]]
 
 CPU_LEVEL: str
 DEBUG: bool
@@ -166,3 +167,56 @@ def planar_descent(
     threads: int,
     costs: npt.NDArray[np.float64],
 ) -> None: ...
+
+UPDATES: tuple[str, ...]
+LOSSES: tuple[str, ...]
+
+def train_steps(
+    sizes: _Integers,
+    activations: _Integers,
+    slopes: npt.NDArray[np.float64],
+    dropout: npt.NDArray[np.float64],
+    loss: str,
+    from_logits: bool,
+    loss_parameter: float,
+    l1: float,
+    l2: float,
+    seed: int,
+    iteration: int,
+    update: str,
+    momentum: float,
+    beta_2: float,
+    epsilon: float,
+    weight_decay: float,
+    clipvalue: float,
+    clipnorm: float,
+    global_clipnorm: float,
+    updates: int,
+    parameters: _Floats,
+    first_slot: _Floats | None,
+    second_slot: _Floats | None,
+    gradients: _Floats | None,
+    inputs: _Floats | None,
+    sparse: _Sparse | None,
+    targets: _Floats | _Integers,
+    labels: _Integers | None,
+    sample_weight: _Floats | None,
+    order: _Integers | None,
+    batch_size: int,
+    first: int,
+    rates: npt.NDArray[np.float64],
+    totals: npt.NDArray[np.float64],
+    limit: float,
+    threads: int,
+) -> int: ...
+def infer(
+    sizes: _Integers,
+    activations: _Integers,
+    slopes: npt.NDArray[np.float64],
+    parameters: _Floats,
+    inputs: _Floats | None,
+    sparse: _Sparse | None,
+    outputs: _Floats,
+    threads: int,
+) -> None: ...
+def sparse_rows(inputs: _Floats, density: float) -> _Sparse | None: ...

@@ -6,7 +6,9 @@ GIL. Nothing is checked here unless the module was built with FASTDL_DEBUG=1; ca
 """
 
 cimport numpy as cnp
-from libc.stdint cimport int64_t, uint64_t
+from libc.math cimport INFINITY
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memset
 
 import numpy as np
 
@@ -53,6 +55,10 @@ cdef extern from "_simd.h" nogil:
     #define c_quadratic_features(wide, ...) BY_PRECISION(wide, quadratic_features, __VA_ARGS__)
     #define c_logistic_descent(wide, ...) BY_PRECISION(wide, logistic_descent, __VA_ARGS__)
     #define c_planar_descent(wide, ...) BY_PRECISION(wide, planar_descent, __VA_ARGS__)
+    #define c_train(wide, ...) BY_PRECISION(wide, train, __VA_ARGS__)
+    #define c_infer(wide, ...) BY_PRECISION(wide, infer, __VA_ARGS__)
+    #define c_count_nonzeros(wide, ...) BY_PRECISION(wide, count_nonzeros, __VA_ARGS__)
+    #define c_take_nonzeros(wide, ...) BY_PRECISION(wide, take_nonzeros, __VA_ARGS__)
     """
     enum: SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM
     int LAST_ACTIVATION "LOG_SOFTMAX"
@@ -124,6 +130,58 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t networks, void* parameters, double learning_rate, Py_ssize_t iterations,
         Py_ssize_t cost_every, int threads, double* costs, Py_ssize_t n_x, Py_ssize_t n_y,
         Py_ssize_t m)
+    int MOST_LAYERS
+    double seconds()
+    ctypedef struct plan:
+        int layers
+        const int64_t* sizes
+        const int64_t* activations
+        const double* slopes
+        const double* dropout
+        int loss
+        bint from_logits
+        double loss_parameter
+        double l1
+        double l2
+        uint64_t seed
+        uint64_t iteration
+        int optimizer
+        double momentum
+        double beta_2
+        double epsilon
+        double weight_decay
+        double clipvalue
+        double clipnorm
+        double global_clipnorm
+        int64_t updates
+        void* parameters
+        void* slots[2]
+        void* gradients
+        const void* inputs
+        const int64_t* starts
+        const int32_t* columns
+        const void* values
+        const int32_t* live
+        Py_ssize_t live_count
+        const void* targets
+        const int64_t* labels
+        const void* sample_weight
+        const int64_t* order
+        Py_ssize_t n
+        Py_ssize_t batch
+        Py_ssize_t first
+        Py_ssize_t steps
+        const double* rates
+        double* totals
+        double until
+        int threads
+    Py_ssize_t c_train(bint wide, const plan* p)
+    int c_infer(bint wide, const plan* p, void* outputs)
+    int64_t c_count_nonzeros(
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int64_t* starts)
+    void c_take_nonzeros(
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int32_t* positions,
+        void* values, void* used)
 
 
 CPU_LEVEL = FASTDL_CPU_LEVEL.decode()
@@ -698,3 +756,178 @@ def planar_descent(
             <double*> data(costs), n_x, n_y, m)
     if status < 0:
         raise MemoryError("planar_descent: no memory, or no threads, to be had")
+
+
+# ------------------------------------------------------------------------------- the engine
+
+
+# The engine's codes: updates and losses by the names of their kernels.
+UPDATES = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
+LOSSES = (
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "sparse_categorical_crossentropy",
+    "mean_squared_error",
+    "mean_absolute_error",
+    "huber",
+)
+
+
+def train_steps(
+    cnp.ndarray sizes not None,
+    cnp.ndarray activations not None,
+    cnp.ndarray slopes not None,
+    cnp.ndarray dropout not None,
+    str loss not None,
+    bint from_logits,
+    double loss_parameter,
+    double l1,
+    double l2,
+    uint64_t seed,
+    uint64_t iteration,
+    str update not None,
+    double momentum,
+    double beta_2,
+    double epsilon,
+    double weight_decay,
+    double clipvalue,
+    double clipnorm,
+    double global_clipnorm,
+    int64_t updates,
+    cnp.ndarray parameters not None,
+    cnp.ndarray first_slot,
+    cnp.ndarray second_slot,
+    cnp.ndarray gradients,
+    cnp.ndarray inputs,
+    tuple sparse,
+    cnp.ndarray targets not None,
+    cnp.ndarray labels,
+    cnp.ndarray sample_weight,
+    cnp.ndarray order,
+    Py_ssize_t batch_size,
+    Py_ssize_t first,
+    cnp.ndarray rates not None,
+    cnp.ndarray totals not None,
+    double limit,
+    int threads,
+):
+    """Take steps of an epoch until they, or `limit` seconds, are over; return how many.
+
+    Layers are described by sizes (L + 1,), activations, slopes and dropout (L,); parameters, slots
+    and gradients are flat. Data is `inputs` (n, I), or `sparse` rows as `sparse_rows` gives them.
+    `rates` holds a learning rate for each step from `first` on.
+    """
+    cdef plan p
+    memset(&p, 0, sizeof(plan))
+    describe(&p, sizes, activations, slopes, parameters, inputs, sparse, threads)
+    p.dropout = <const double*> data(dropout)
+    p.loss = LOSSES.index(loss)
+    p.from_logits = from_logits
+    p.loss_parameter = loss_parameter
+    p.l1, p.l2 = l1, l2
+    p.seed, p.iteration = seed, iteration
+    p.optimizer = UPDATES.index(update)
+    p.momentum, p.beta_2, p.epsilon, p.weight_decay = momentum, beta_2, epsilon, weight_decay
+    p.clipvalue, p.clipnorm, p.global_clipnorm = clipvalue, clipnorm, global_clipnorm
+    p.updates = updates
+    p.slots[0], p.slots[1] = data(first_slot), data(second_slot)
+    p.gradients = data(gradients)
+    p.targets = data(targets)
+    p.labels = <const int64_t*> data(labels)
+    p.sample_weight = data(sample_weight)
+    p.order = <const int64_t*> data(order)
+    p.n, p.batch = rows_of(targets), min(batch_size, rows_of(targets))
+    p.first, p.steps = first, rows_of(rates)
+    p.rates = <const double*> data(rates)
+    p.totals = <double*> data(totals)
+    p.until = seconds() + limit
+    cdef bint wide = is_wide(parameters)
+    cdef Py_ssize_t done
+    with nogil:
+        done = c_train(wide, &p)
+    if done < 0:
+        raise MemoryError("no memory or no threads for the training engine")
+    return done
+
+
+def infer(
+    cnp.ndarray sizes not None,
+    cnp.ndarray activations not None,
+    cnp.ndarray slopes not None,
+    cnp.ndarray parameters not None,
+    cnp.ndarray inputs,
+    tuple sparse,
+    cnp.ndarray outputs not None,
+    int threads,
+):
+    """Write a network's outputs for all rows of `inputs`, or of `sparse`, to outputs (n, O)."""
+    cdef plan p
+    memset(&p, 0, sizeof(plan))
+    describe(&p, sizes, activations, slopes, parameters, inputs, sparse, threads)
+    p.n = rows_of(outputs)
+    cdef bint wide = is_wide(parameters)
+    cdef int status
+    with nogil:
+        status = c_infer(wide, &p, data(outputs))
+    if status < 0:
+        raise MemoryError("no memory or no threads for prediction")
+
+
+cdef int describe(
+    plan* p,
+    cnp.ndarray sizes,
+    cnp.ndarray activations,
+    cnp.ndarray slopes,
+    cnp.ndarray parameters,
+    cnp.ndarray inputs,
+    tuple sparse,
+    int threads,
+) except -1:
+    """What training and prediction have in common."""
+    if FASTDL_DEBUG:
+        count = len(activations)
+        assert dims(sizes) == (count + 1,) and dims(slopes) == (count,)
+        assert count <= MOST_LAYERS and 1 <= threads <= MOST_THREADS
+        assert (inputs is None) != (sparse is None)
+    p.layers = <int> rows_of(activations)
+    p.sizes = <const int64_t*> data(sizes)
+    p.activations = <const int64_t*> data(activations)
+    p.slopes = <const double*> data(slopes)
+    p.parameters = data(parameters)
+    p.inputs = data(inputs)
+    p.threads = threads
+    if sparse is not None:
+        starts, columns, values, live = sparse
+        p.starts = <const int64_t*> data(starts)
+        p.columns = <const int32_t*> data(columns)
+        p.values = data(values)
+        p.live = <const int32_t*> data(live)
+        p.live_count = len(live)
+    return 0
+
+
+def sparse_rows(cnp.ndarray inputs not None, double density):
+    """The nonzero elements of inputs (n, I), or None where more than the share `density` is not 0.
+
+    Returns
+    -------
+    starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1]
+    live : int32, the columns in which some row is not 0
+    """
+    cdef Py_ssize_t n = rows_of(inputs), width = columns_of(inputs)
+    cdef bint wide = is_wide(inputs)
+    cdef cnp.ndarray starts = np.empty(n + 1, np.int64)
+    cdef int64_t count
+    with nogil:
+        count = c_count_nonzeros(wide, data(inputs), n, width, <int64_t*> data(starts))
+    if count > density * n * width:
+        return None
+    # With room behind for the vector that the kernel writes whole.
+    cdef cnp.ndarray columns = np.empty(count + 16, np.int32)
+    cdef cnp.ndarray values = np.empty(count + 16, inputs.dtype)
+    cdef cnp.ndarray used = np.empty(width, np.uint64 if wide else np.uint32)
+    with nogil:
+        c_take_nonzeros(
+            wide, data(inputs), n, width, <int32_t*> data(columns), data(values),
+            data(used))
+    return starts, columns, values, np.flatnonzero(used).astype(np.int32)

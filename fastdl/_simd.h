@@ -56,8 +56,19 @@
 
 /* The codes of fastdl/reference.py (a test compares them). */
 enum { LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, SOFTPLUS, SILU, GELU, SOFTMAX, LOG_SOFTMAX };
-/* Kinds of optimizer updates. */
+/* Kinds of optimizer updates, and losses: as the engine's tables in _kernels.pyx name them. */
 enum { SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM };
+enum {
+    BINARY_CROSSENTROPY,
+    CATEGORICAL_CROSSENTROPY,
+    SPARSE_CATEGORICAL_CROSSENTROPY,
+    MEAN_SQUARED_ERROR,
+    MEAN_ABSOLUTE_ERROR,
+    HUBER
+};
+
+#define MOST_LAYERS 64
+#define SPARSE_VECTORS 8 /* vectors of outputs that a sparse row adds up in registers */
 
 enum { DESCENT_SGD, DESCENT_MOMENTUM, DESCENT_RMSPROP };
 
@@ -176,6 +187,46 @@ static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff
     }
 }
 
+/* ------------------------------------------------------- what the engine is asked to do
+ *
+ * Arrays of void hold the precision of the network. See reference.py and _kernels.pyx. */
+
+typedef struct {
+    /* the network: sizes (layers + 1,), the others (layers,) */
+    int layers;
+    const int64_t *sizes, *activations;
+    const double *slopes, *dropout;
+    int loss, from_logits;
+    double loss_parameter; /* label smoothing, or Huber's delta */
+    double l1, l2;
+    uint64_t seed, iteration;
+    /* the optimizer; slots and gradients are flat like parameters, or NULL */
+    int optimizer;
+    double momentum, beta_2, epsilon, weight_decay; /* momentum: also rho and beta_1 */
+    double clipvalue, clipnorm, global_clipnorm;    /* infinite: no limit */
+    int64_t updates;                                /* steps that it has taken */
+    void *parameters, *slots[2];
+    void *gradients; /* for an optimizer that clips */
+    /* the data: n rows, dense, or as starts (n + 1,) of each row's columns and values */
+    const void *inputs;
+    const int64_t *starts;
+    const int32_t *columns;
+    const void *values;
+    const int32_t *live; /* (live_count,) columns that some row has, or NULL: all of them */
+    ptrdiff_t live_count;
+    const void *targets;   /* int64 (n,) for the sparse loss, else (n, outputs) */
+    const int64_t *labels; /* (n,) classes to count right rows against, or NULL */
+    const void *sample_weight;
+    const int64_t *order; /* or NULL: as they come */
+    ptrdiff_t n, batch;
+    /* steps `first`, first + 1, ... of the epoch, a learning rate for each */
+    ptrdiff_t first, steps;
+    const double *rates;
+    double *totals; /* (3,): loss times rows, right rows, rows */
+    double until;   /* by the clock of `seconds`: no further step after it */
+    int threads;
+} plan;
+
 /* ---------------------------------------------------------------- one pass for each precision */
 
 #define GLUE_(name, suffix) name##_##suffix
@@ -232,6 +283,7 @@ static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff
 #include "_matmul.h"
 #include "_operations.h"
 #include "_descent.h"
+#include "_engine.h"
 #undef REAL
 #undef WORD
 #undef SINGLE
@@ -257,6 +309,7 @@ static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff
 #include "_matmul.h"
 #include "_operations.h"
 #include "_descent.h"
+#include "_engine.h"
 #undef REAL
 #undef WORD
 #undef SINGLE

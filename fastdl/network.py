@@ -33,6 +33,9 @@ _HEADER = "fastdl"
 # Seconds between two calls of `on_train_progress`.
 _PROGRESS_INTERVAL = 0.2
 
+# Seconds between two looks for Ctrl-C.
+_LISTENING_INTERVAL = 0.05
+
 
 class MLP:
     """A multilayer perceptron: dense layers, each with an activation and, if hidden, dropout.
@@ -347,7 +350,7 @@ class MLP:
             hooks.call("on_epoch_begin", epoch, {})
             logs = self._train_epoch(data, batch_size, shuffle, workspace, hooks)
             if validation is not None:
-                scores = self._metrics(_engine.evaluate(self._network, validation))
+                scores = self._metrics(_engine.evaluate(self._network, validation, workspace))
                 logs |= {f"val_{name}": value for name, value in scores.items()}
             hooks.call("on_epoch_end", epoch, logs)
             if self.stop_training:
@@ -365,27 +368,31 @@ class MLP:
         every_step = hooks.overrides("on_train_batch_begin") or hooks.overrides(
             "on_train_batch_end"
         )
-        progress = hooks.overrides("on_train_progress")
-        count = 1 if every_step or progress else steps
         totals = np.zeros(3)
         step = 0
-        start = shown = time.perf_counter()
+        shown = time.perf_counter()
         while step < steps and not (step and self.stop_training):
             if every_step:
                 hooks.call("on_train_batch_begin", step, {})
-            rates = state.rates(min(count, steps - step))
-            _engine.train_steps(
-                network, state, workspace, data, order, batch_size, step, rates, totals
+            # Back here often enough for Ctrl-C.
+            step += _engine.train_steps(
+                network,
+                state,
+                workspace,
+                data,
+                order,
+                batch_size,
+                step,
+                state.rates(1 if every_step else steps - step),
+                totals,
+                _LISTENING_INTERVAL,
             )
-            step += len(rates)
             if every_step:
                 hooks.call("on_train_batch_end", step - 1, self._metrics(totals))
             now = time.perf_counter()
-            if progress and now - shown >= _PROGRESS_INTERVAL:
+            if now - shown >= _PROGRESS_INTERVAL and hooks.overrides("on_train_progress"):
                 hooks.call("on_train_progress", step - 1, self._metrics(totals))
                 shown = now
-            if progress and not every_step:
-                count = max(1, int(step * _PROGRESS_INTERVAL / max(now - start, 1e-9)))
         return self._metrics(totals)
 
     def _resolved_optimizer(self, optimizer):
@@ -436,7 +443,7 @@ class MLP:
         verbose = checks.integer("verbose", verbose, low=0, high=1)
         data = self._data(X, y, sample_weight)
         start = time.perf_counter()
-        scores = self._metrics(_engine.evaluate(self._network, data, batch_size))
+        scores = self._metrics(_engine.evaluate(self._network, data, batch_size=batch_size))
         if verbose:
             steps = math.ceil(len(data.inputs) / batch_size)
             print(ProgressBar.line(steps, steps, time.perf_counter() - start, scores, bar=False))

@@ -101,6 +101,11 @@ class SGD(Optimizer):
         """What the kernel takes after the learning rate."""
         return self.momentum, self.nesterov, self.weight_decay
 
+    def rule(self):
+        """The engine's name of the update, and its numbers: momentum or decay, beta_2, epsilon."""
+        name = ("nesterov" if self.nesterov else "momentum") if self.momentum else "sgd"
+        return name, self.momentum, 0.0, 0.0
+
 
 @dataclass(frozen=True)
 class RMSprop(Optimizer):
@@ -142,6 +147,10 @@ class RMSprop(Optimizer):
     def arguments(self, step):
         """What the kernel takes after the learning rate."""
         return self.rho, self.epsilon, self.weight_decay
+
+    def rule(self):
+        """The engine's name of the update, and its numbers."""
+        return "rmsprop", self.rho, 0.0, self.epsilon
 
 
 @dataclass(frozen=True)
@@ -188,6 +197,10 @@ class Adam(Optimizer):
     def arguments(self, step):
         """What the kernel takes after the learning rate."""
         return self.beta_1, self.beta_2, self.epsilon, step + 1, self.weight_decay
+
+    def rule(self):
+        """The engine's name of the update, and its numbers."""
+        return "adam", self.beta_1, self.beta_2, self.epsilon
 
 
 @dataclass(frozen=True)

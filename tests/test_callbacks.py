@@ -138,6 +138,7 @@ def test_progress_is_reported_a_few_times_a_second(tick, expected, monkeypatch):
     # A clock that advances whenever it is looked at, once in a step.
     ticks = iter(np.arange(0, 100, tick))
     monkeypatch.setattr("fastdl.network.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 0)
     watcher, net = Watcher(), MLP([4, 3])
     net.fit(X, Y, batch_size=5, callbacks=[watcher], verbose=0)
     assert watcher.steps == expected
@@ -380,6 +381,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_sees_the_line_grow(monkeypatch):
     ticks = iter(np.arange(0, 1000, 0.25))
     monkeypatch.setattr("fastdl.network.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 0)
     terminal = Terminal()
     fit_printing(terminal, monkeypatch)
     drawn = terminal.getvalue().split("\r")[1:]

@@ -403,7 +403,7 @@ def test_fit_outside_the_main_thread():
 
 @pytest.fixture
 def signal_in_third_step(monkeypatch):
-    """Send the process Ctrl-C in the middle of a network's third step."""
+    """Send the process Ctrl-C in the middle of a network's third step, kernel by kernel."""
     loss = _engine._loss
     calls = []
 
@@ -414,6 +414,8 @@ def signal_in_third_step(monkeypatch):
         return loss(*arguments)
 
     monkeypatch.setattr(_engine, "_loss", interrupted)
+    with fastdl.use_backend("reference"):
+        yield
 
 
 @pytest.mark.usefixtures("signal_in_third_step")

@@ -1,0 +1,245 @@
+"""The compiled training engine: the training that NumPy does kernel by kernel, however it is cut."""
+
+import itertools
+import math
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+
+from fastdl import MLP, Callback, _engine, use_backend
+from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
+from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
+from fastdl.schedules import ExponentialDecay
+
+# Rounding, carried through some twenty steps.
+TOLERANCE = {"float32": {"rtol": 2e-3, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-12}}
+
+
+def data(rows=53, features=11, classes=3, *, density=1.0, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(rows, features))
+    X[rng.random(X.shape) >= density] = 0
+    X[:, 3 % features] *= density == 1  # a column that no sparse row has
+    return X, rng.integers(0, classes, rows)
+
+
+def one_hot(y):
+    return np.eye(y.max() + 1)[y]
+
+
+@pytest.fixture
+def threads(request, monkeypatch):
+    monkeypatch.setattr(_engine, "_threads", lambda network, rows: request.param)
+
+
+# Smooth, unless asked otherwise: rounding decides on which side of a kink a number falls.
+DEFAULTS = {"activation": "tanh", "seed": 7, "dtype": "float64"}
+
+
+def trained(arguments, fit, X, y, backend="cython"):
+    with use_backend(backend):
+        net = MLP(**DEFAULTS | arguments)
+        history = net.fit(X, y, **{"epochs": 2, "batch_size": 10, "verbose": 0} | fit)
+        return net, history.history
+
+
+def assert_same_training(arguments, fit, X, y):
+    net, history = trained(arguments, fit, X, y)
+    wanted, wanted_history = trained(arguments, fit, X, y, "reference")
+    tolerance = TOLERANCE[net.dtype.name]
+    assert history.keys() == wanted_history.keys()
+    for name, values in history.items():
+        np.testing.assert_allclose(values, wanted_history[name], **tolerance)
+    for array, other in zip(net.weights, wanted.weights, strict=True):
+        np.testing.assert_allclose(array, other, **tolerance)
+    for name, slot in net._state.slots.items():
+        np.testing.assert_allclose(slot, wanted._state.slots[name], **tolerance)
+    assert net.iterations == wanted.iterations == net._state.iterations
+    with use_backend("reference"):
+        expected = net.predict(X)
+    np.testing.assert_allclose(net.predict(X), expected, **tolerance)
+
+
+OPTIMIZERS = {
+    "sgd": SGD(0.1),
+    "momentum": SGD(0.05, momentum=0.9),
+    "nesterov": SGD(0.05, momentum=0.9, nesterov=True, weight_decay=0.01),
+    "rmsprop": RMSprop(0.01),
+    "adam": Adam(0.01),
+    "adamw": AdamW(0.01, weight_decay=0.1),
+    "schedule": Adam(ExponentialDecay(0.02, decay_steps=3, decay_rate=0.7)),
+    "clipvalue": SGD(0.1, clipvalue=0.01),
+    "clipnorm": Adam(0.01, clipnorm=0.05),
+    "global_clipnorm": RMSprop(0.01, global_clipnorm=0.05),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.usefixtures("threads")
+def test_optimizers(optimizer, density):
+    X, y = data(density=density)
+    arguments = {"sizes": [11, 40, 9, 3], "dropout": [0.3, 0.0]}
+    assert_same_training(arguments, {"optimizer": OPTIMIZERS[optimizer]}, X, y)
+
+
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        "linear", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu",
+        "softmax", "log_softmax",
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("threads")
+def test_activations(activation, dtype):
+    X, y = data()
+    arguments = {"sizes": [11, 50, 20, 3], "activation": activation, "dropout": 0.2, "dtype": dtype}
+    assert_same_training(arguments, {"optimizer": SGD(0.005)}, X, y)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "units"),
+    [
+        (BinaryCrossentropy(label_smoothing=0.1), 1),
+        ("binary_crossentropy", 3),
+        ("categorical_crossentropy", 3),
+        (CategoricalCrossentropy(label_smoothing=0.1), 3),
+        ("mse", 1),
+        ("mae", 3),
+        (Huber(0.5), 2),
+    ],
+)
+@pytest.mark.usefixtures("threads")
+def test_losses(loss, units, weighted):
+    X, y = data()
+    rng = np.random.default_rng(1)
+    targets = {1: rng.integers(0, 2, len(X)), 2: rng.normal(size=(len(X), 2)), 3: one_hot(y)}
+    fit = {"optimizer": SGD(0.05)}
+    if weighted:
+        fit["sample_weight"] = rng.random(len(X))
+    assert_same_training({"sizes": [11, 20, units], "loss": loss}, fit, X, targets[units])
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+def test_probabilities_instead_of_logits(output):
+    X, y = data()
+    loss = "categorical_crossentropy" if output == "sigmoid" else "binary_crossentropy"
+    arguments = {"sizes": [11, 20, 3], "loss": loss, "output_activation": output}
+    assert_same_training(arguments, {"optimizer": SGD(0.05)}, X, one_hot(y))
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.usefixtures("threads")
+def test_penalties(density):
+    X, y = data(density=density)
+    arguments = {"sizes": [11, 70, 70, 3], "l1": 0.01, "l2": 0.02}
+    assert_same_training(arguments, {"optimizer": Adam(0.01)}, X, y)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "sizes",
+    [[1, 2], [5, 1, 2], [11, 3], [300, 17, 16, 2], [7, 129, 33, 5], [3, 4, 5, 6, 7, 8, 9]],
+)
+@pytest.mark.usefixtures("threads")
+def test_shapes(sizes, dtype, density):
+    X, y = data(features=sizes[0], classes=sizes[-1], density=density)
+    assert_same_training({"sizes": sizes, "dtype": dtype}, {"optimizer": SGD(0.05)}, X, y)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize("batch_size", [1, 7, 53, 100])
+def test_batches(batch_size, density, shuffle):
+    X, y = data(density=density)
+    fit = {"batch_size": batch_size, "shuffle": shuffle, "optimizer": SGD(0.01)}
+    assert_same_training({"sizes": [11, 20, 3], "dropout": 0.5}, fit, X, y)
+
+
+def digest(net):
+    return b"".join(array.tobytes() for array in net.weights)
+
+
+def test_any_cut_gives_the_same_bits(monkeypatch):
+    X, y = data(rows=203, features=90, classes=10, density=0.2)
+    arguments = {"sizes": [90, 130, 70, 10], "dropout": 0.5, "l2": 1e-3, "dtype": "float32"}
+    fit = {"batch_size": 64, "optimizer": Adam(0.01, global_clipnorm=0.5)}
+    results = set()
+    for threads, density in itertools.product([1, 2, 3, 4], [0, 0.5]):
+        monkeypatch.setattr(_engine, "_threads", lambda network, rows, count=threads: count)
+        monkeypatch.setattr(_engine, "SPARSE_DENSITY", density)
+        results.add(digest(trained(arguments, fit, X, y)[0]))
+    assert len(results) == 1
+
+
+def test_it_goes_on_where_a_call_ended(monkeypatch):
+    X, y = data()
+    arguments, fit = {"sizes": [11, 20, 3], "dropout": 0.5}, {"optimizer": Adam(0.01)}
+    whole, history = trained(arguments, fit, X, y)
+    monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 0)
+    parts, other = trained(arguments, fit, X, y)
+    assert digest(whole) == digest(parts)
+    assert history == other
+
+
+def test_inputs_that_no_row_has_keep_their_weights():
+    X, y = data(density=0.2)
+    net = MLP([11, 20, 3], seed=0)
+    before = net.get_weights()[0]
+    net.fit(X, y, optimizer=Adam(0.1), verbose=0)
+    assert (net.weights[0][3] == before[3]).all()
+    assert not (net.weights[0][4] == before[4]).all()
+
+
+def test_inputs_that_no_row_has_go_on_with_their_momentum():
+    X, y = data()
+    X[:, 3] = 1
+    dense = {"sizes": [11, 20, 3], "dtype": "float64"}
+    nets = []
+    for backend in ("cython", "reference"):
+        with use_backend(backend):
+            net = MLP(**dense, seed=3)
+            net.fit(X, y, optimizer=Adam(0.01), verbose=0)
+            net.fit(*data(density=0.2), verbose=0)
+            nets.append(net)
+    for array, other in zip(nets[0].weights, nets[1].weights, strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-9, atol=1e-12)
+
+
+def test_subnormal_numbers_are_as_before_afterwards():
+    X, y = data()
+    MLP([11, 20, 3]).fit(X, y, verbose=0)
+    assert np.float32(1e-40) * np.float32(1) > 0
+
+
+def test_ctrl_c_ends_a_long_call_after_a_step():
+    X, y = data(rows=1000)
+    arguments = {"sizes": [11, 32, 3], "dropout": 0.5, "seed": 5}
+    net = MLP(**arguments)
+    timer = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X, y, epochs=10**6, batch_size=100, verbose=0)
+    timer.join()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert net.iterations == net._state.iterations > 0
+
+    class StopThere(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = self.model.iterations == net.iterations
+
+    again = MLP(**arguments)
+    epochs = math.ceil(net.iterations / 10)
+    again.fit(X, y, epochs=epochs, batch_size=100, callbacks=[StopThere()], verbose=0)
+    assert digest(net) == digest(again)
