@@ -419,10 +419,8 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
                            (2 * MOST_BLOCKS + threads) * most_parameters +
                            2 * MOST_BLOCKS * (ptrdiff_t)(sizeof(double) / sizeof(REAL)) + 64;
     const ptrdiff_t shared = (n_x + n_y + 1) * stride;
-    char *memory =
-        calloc(1, (shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL) + 64);
-    if (!memory) return -1;
-    REAL *padded = (REAL *)(memory + (64 - (uintptr_t)memory % 64));
+    REAL *padded = zeroed((shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL));
+    if (!padded) return -1;
     for (ptrdiff_t k = 0; k < n_x; k++)
         memcpy(padded + k * stride, inputs + k * m, m * sizeof(REAL));
     for (ptrdiff_t o = 0; o < n_y; o++)
@@ -440,7 +438,7 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
         .threads = threads, .meeting = &meeting, .next = &next,
     };
     const int status = run_threads(FN(planar_thread), &job, threads);
-    free(memory);
+    free(padded);
     return status;
 }
 

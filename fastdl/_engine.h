@@ -8,6 +8,10 @@
  * weights (update). Every element is computed whole by one thread, in an order that has nothing to
  * do with the cut: results are bit-identical for any number of threads.
  *
+ * In rows of weights, the columns of one thread alternate with another's, every few cache lines, and
+ * the processor fetches ahead what the other is about to change: two threads took longer than one.
+ * They therefore work on copies in which each thread's columns are a matrix of their own.
+ *
  * The weight gradient is not stored: a tile of it is summed in registers and handed to the
  * optimizer, unless all of it is needed first (clipping by norm). A first layer fed with sparse
  * rows skips the zeros in both directions.
@@ -38,6 +42,7 @@ typedef struct {
     plan p; /* what the caller wants; the arrays of it that hold REAL stand below once more */
     FN(layer) layer[MOST_LAYERS];
     REAL *parameters, *slots[2], *gradients;
+    int split; /* parameters and slots are copies in which each thread's columns stand together */
     const REAL *inputs, *values, *sample_weight;
     ptrdiff_t done; /* steps taken */
     int stop;
@@ -76,6 +81,17 @@ INLINE void FN(outputs_share)(const FN(layer) *y, ptrdiff_t rows, int thread, in
     *column = y->by_columns ? FN(share)(y->outputs, LANES, thread, threads) : all_columns;
 }
 
+/* Where the weights of some columns of a layer stand in the flat arrays, row after row of `stride`. */
+typedef struct {
+    ptrdiff_t at, stride;
+} FN(place);
+
+INLINE FN(place) FN(weights_of)(const FN(engine) *e, const FN(layer) *y, FN(range) column) {
+    if (e->split && y->by_columns)
+        return (FN(place)){y->offset + y->inputs * column.start, column.stop - column.start};
+    return (FN(place)){y->offset + column.start, y->outputs};
+}
+
 /* ------------------------------------------------------------------------------------- forward */
 
 /* VECTORS x LANES outputs of one sparse row. */
@@ -98,7 +114,9 @@ INLINE void FN(sparse_row)(int vectors, const REAL *weights, ptrdiff_t stride, c
 static void FN(sparse_forward)(const FN(engine) *e, const int64_t *order, ptrdiff_t first,
                                FN(range) row, FN(range) column) {
     const FN(layer) *y = e->layer;
-    const REAL *weights = e->parameters + y->offset, *bias = weights + y->inputs * y->outputs;
+    const FN(place) place = FN(weights_of)(e, y, column);
+    const REAL *weights = e->parameters + place.at - column.start;
+    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs;
     for (ptrdiff_t j = column.start; j < column.stop;) {
         ptrdiff_t left = column.stop - j, vectors = left / LANES;
         if (vectors > SPARSE_VECTORS) vectors = SPARSE_VECTORS;
@@ -109,7 +127,7 @@ static void FN(sparse_forward)(const FN(engine) *e, const int64_t *order, ptrdif
             const REAL *values = e->values + start;
             REAL *outputs = y->preactivated + b * y->outputs + j;
 #define SPARSE_ROW(vectors) \
-    FN(sparse_row)(vectors, weights + j, y->outputs, bias + j, columns, values, count, outputs)
+    FN(sparse_row)(vectors, weights + j, place.stride, bias + j, columns, values, count, outputs)
             switch (vectors) {
             case 8: SPARSE_ROW(8); break;
             case 7: SPARSE_ROW(7); break;
@@ -123,7 +141,7 @@ static void FN(sparse_forward)(const FN(engine) *e, const int64_t *order, ptrdif
                 for (ptrdiff_t o = 0; o < left; o++) {
                     REAL sum = bias[j + o];
                     for (ptrdiff_t k = 0; k < count; k++)
-                        sum += values[k] * weights[columns[k] * y->outputs + j + o];
+                        sum += values[k] * weights[columns[k] * place.stride + j + o];
                     outputs[o] = sum;
                 }
             }
@@ -139,14 +157,15 @@ static void FN(forward_part)(const FN(engine) *e, int l, const REAL *inputs, con
                              ptrdiff_t first, FN(range) row, FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t width = column.stop - column.start, stride = y->outputs;
-    const REAL *weights = e->parameters + y->offset, *bias = weights + y->inputs * stride;
+    const FN(place) place = FN(weights_of)(e, y, column);
+    const REAL *bias = e->parameters + y->offset + y->inputs * stride + column.start;
     if (row.start == row.stop || !width) return;
     if (l == 0 && e->p.starts)
         FN(sparse_forward)(e, order, first, row, column);
     else
         FN(blocked_product)(row.stop - row.start, width, y->inputs, inputs + row.start * y->inputs,
-                            y->inputs, 1, weights + column.start, stride, 1, bias + column.start,
-                            y->preactivated + row.start * stride + column.start, stride);
+                            y->inputs, 1, e->parameters + place.at, place.stride, 1, bias,
+                            y->preactivated + row.start * stride + column.start, stride, 1);
     if (y->factors)
         FN(dropout_factors)(y->dropout, e->p.seed, e->p.iteration, l, row.start, row.stop, column.start,
                             column.stop, y->factors + row.start * stride + column.start, stride);
@@ -237,9 +256,16 @@ static void FN(backward_part)(const FN(engine) *e, int l, FN(range) row, FN(rang
     const FN(layer) *y = &e->layer[l], *next = &e->layer[l + 1];
     const ptrdiff_t width = column.stop - column.start, stride = y->outputs, o = next->outputs;
     if (row.start == row.stop || !width) return;
-    FN(blocked_product)(row.stop - row.start, width, o, next->gradients + row.start * o, o, 1,
-                        e->parameters + next->offset + column.start * o, 1, o, NULL,
-                        y->gradients + row.start * stride + column.start, stride);
+    const int parts = e->split && next->by_columns ? e->p.threads : 1;
+    for (int part = 0; part < parts; part++) {
+        const FN(range) of = FN(share)(o, LANES, part, parts);
+        const FN(place) place = FN(weights_of)(e, next, of);
+        FN(blocked_product)(row.stop - row.start, width, of.stop - of.start,
+                            next->gradients + row.start * o + of.start, o, 1,
+                            e->parameters + place.at + column.start * place.stride, 1,
+                            place.stride, NULL,
+                            y->gradients + row.start * stride + column.start, stride, part == 0);
+    }
     for (ptrdiff_t b = row.start; b < row.stop; b++) {
         const ptrdiff_t at = b * stride + column.start;
         REAL *gradients = y->gradients + at;
@@ -277,6 +303,7 @@ INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t
 static void FN(update_part)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                             ptrdiff_t rows, FN(range) row, FN(range) column) {
     const FN(layer) *y = &e->layer[l];
+    const FN(place) place = FN(weights_of)(e, y, column);
     REAL sums[TILE_ROWS * TILE_VECTORS * LANES] __attribute__((aligned(64)));
     const ptrdiff_t panel = TILE_VECTORS * LANES;
     for (ptrdiff_t j = column.start; j < column.stop; j += panel) {
@@ -287,15 +314,15 @@ static void FN(update_part)(const FN(engine) *e, const FN(rule) *rule, int l, co
             (width <= LANES ? FN(panel_narrow) : FN(panel_wide))(
                 part, rows, inputs + i, 1, y->inputs, y->gradients + j, y->outputs, sums, panel, 1,
                 NULL);
-            if (width == y->outputs) { /* whole rows of weights, one after the other */
+            if (width == place.stride) { /* whole rows of weights, one after the other */
                 for (ptrdiff_t p = 1; p < part && width < panel; p++)
                     memmove(sums + p * width, sums + p * panel, width * sizeof(REAL));
-                FN(use_weights)(e, rule, y->offset + i * width, sums, part * width);
+                FN(use_weights)(e, rule, place.at + i * width, sums, part * width);
                 continue;
             }
             for (ptrdiff_t p = 0; p < part; p++)
-                FN(use_weights)(e, rule, y->offset + (i + p) * y->outputs + j, sums + p * panel,
-                                width);
+                FN(use_weights)(e, rule, place.at + (i + p) * place.stride + j - column.start,
+                                sums + p * panel, width);
         }
     }
 }
@@ -323,6 +350,7 @@ INLINE void FN(sparse_sum)(int vectors, const uint64_t *present, ptrdiff_t words
 static void FN(sparse_update)(const FN(engine) *e, const FN(rule) *rule, int thread,
                               FN(range) row, FN(range) column) {
     const FN(layer) *y = e->layer;
+    const FN(place) place = FN(weights_of)(e, y, column);
     const ptrdiff_t words = (e->p.batch + 63) / 64;
     const uint64_t *present = e->present + thread * y->inputs * words;
     const REAL *transposed = e->transposed + thread * y->inputs * e->p.batch;
@@ -346,7 +374,7 @@ static void FN(sparse_update)(const FN(engine) *e, const FN(rule) *rule, int thr
             case 1: SPARSE_SUM(1); break;
             }
 #undef SPARSE_SUM
-            FN(use_weights)(e, rule, y->offset + i * y->outputs + j, sums, width);
+            FN(use_weights)(e, rule, place.at + i * place.stride + j - column.start, sums, width);
         }
     }
 }
@@ -512,11 +540,38 @@ static void FN(gather)(const FN(engine) *e, const int64_t *order, ptrdiff_t star
     }
 }
 
+/* Copies this thread's part of parameters and slots to where it works on them, or back. */
+static void FN(exchange)(const FN(engine) *e, int thread, int back) {
+    REAL *const given[3] = {e->p.parameters, e->p.slots[0], e->p.slots[1]};
+    REAL *const worked[3] = {e->parameters, e->slots[0], e->slots[1]};
+    for (int a = 0; a < 3; a++) {
+        if (!given[a]) continue;
+        for (int l = 0; l < e->p.layers; l++) {
+            const FN(layer) *y = &e->layer[l];
+            const FN(range) all = {0, thread ? 0 : y->outputs};
+            const FN(range) column =
+                y->by_columns ? FN(share)(y->outputs, LANES, thread, e->p.threads) : all;
+            const FN(place) place = FN(weights_of)(e, y, column);
+            const size_t bytes = (column.stop - column.start) * sizeof(REAL);
+            for (ptrdiff_t i = 0; bytes && i <= y->inputs; i++) { /* the last row is the bias */
+                REAL *outside = given[a] + y->offset + i * y->outputs + column.start;
+                REAL *inside = i < y->inputs ? worked[a] + place.at + i * place.stride
+                                             : worked[a] + (outside - given[a]);
+                memcpy(back ? outside : inside, back ? inside : outside, bytes);
+            }
+        }
+    }
+}
+
 static void FN(train_thread)(void *job, int thread) {
     FN(engine) *e = job;
     FN(engine) mine = *e; /* with counters of its own, which change from step to step */
     const int threads = e->p.threads, last = e->p.layers - 1;
     const float_mode mode = flush_subnormals();
+    if (e->split) {
+        FN(exchange)(e, thread, 0);
+        meet(e->meeting, thread);
+    }
     for (ptrdiff_t step = e->p.first;; step++) {
         const ptrdiff_t start = step * e->p.batch;
         const ptrdiff_t rows = e->p.n - start < e->p.batch ? e->p.n - start : e->p.batch;
@@ -573,6 +628,7 @@ static void FN(train_thread)(void *job, int thread) {
         mine.p.iteration++;
         mine.p.updates++;
     }
+    if (e->split) FN(exchange)(e, thread, 1);
     restore_subnormals(mode);
 }
 
@@ -603,6 +659,13 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch, int training) {
         if (training) y->gradients = FN(carve)(&scratch, &used, bytes);
     }
     if (!training) return used;
+    if (e->split) {
+        const FN(layer) *last = &e->layer[e->p.layers - 1];
+        const ptrdiff_t bytes = (last->offset + (last->inputs + 1) * outputs) * sizeof(REAL);
+        e->parameters = FN(carve)(&scratch, &used, bytes);
+        for (int slot = 0; slot < 2; slot++)
+            if (e->p.slots[slot]) e->slots[slot] = FN(carve)(&scratch, &used, bytes);
+    }
     if (e->p.starts) {
         e->present = FN(carve)(&scratch, &used, e->p.threads * features * words * sizeof(uint64_t));
         e->transposed = FN(carve)(&scratch, &used, e->p.threads * features * batch * sizeof(REAL));
@@ -674,10 +737,11 @@ static FN(engine) FN(prepare)(const plan *p) {
 static ptrdiff_t FN(train)(const plan *p) {
     FN(engine) e = FN(prepare)(p);
     if (e.p.live && !FN(dead_stay)(&e)) e.p.live = NULL;
-    const ptrdiff_t bytes = FN(lay_out)(&e, NULL, 1);
-    char *scratch = calloc(1, bytes + 64);
+    /* Sums over all parameters go by their order in the arrays. */
+    e.split = p->threads > 1 && !p->gradients && p->l1 == 0 && p->l2 == 0;
+    char *scratch = zeroed(FN(lay_out)(&e, NULL, 1));
     if (!scratch) return -1;
-    FN(lay_out)(&e, scratch + (64 - (uintptr_t)scratch % 64), 1);
+    FN(lay_out)(&e, scratch, 1);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
     const int status = run_threads(FN(train_thread), &e, p->threads);
@@ -724,9 +788,9 @@ static int FN(infer)(const plan *p, REAL *outputs) {
     FN(inference) all = {.engine = FN(prepare)(p), .outputs = outputs};
     all.engine.p.batch = INFERENCE_ROWS;
     all.bytes = FN(lay_out)(&all.engine, NULL, 0);
-    char *scratch = calloc(1, all.bytes * p->threads + 64);
+    char *scratch = zeroed(all.bytes * p->threads);
     if (!scratch) return -1;
-    all.scratch = scratch + (64 - (uintptr_t)scratch % 64);
+    all.scratch = scratch;
     const int status = run_threads(FN(infer_thread), &all, p->threads);
     free(scratch);
     return status;

@@ -126,12 +126,12 @@ static void FN(panel_narrow)(ptrdiff_t m, ptrdiff_t depth, const REAL *a, ptrdif
     FN(panel)(1, m, depth, a, a_row, a_column, b, b_row, c, c_row, start, bias);
 }
 
-/* c (m, n) = a (m, depth) @ b (depth, n) + bias (n,), where bias may be NULL; strides in elements;
- * c has contiguous rows and overlaps nothing. */
+/* c (m, n) = a (m, depth) @ b (depth, n) + bias (n,), where bias may be NULL, or, unless `fresh`,
+ * c + a @ b; strides in elements; c has contiguous rows and overlaps nothing. */
 static void FN(blocked_product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const REAL *a,
                                 ptrdiff_t a_row,
                                 ptrdiff_t a_column, const REAL *b, ptrdiff_t b_row, ptrdiff_t b_column,
-                        const REAL *bias, REAL *c, ptrdiff_t c_row) {
+                        const REAL *bias, REAL *c, ptrdiff_t c_row, int fresh) {
     REAL copy[PANEL_DEPTH * PANEL_WIDTH] __attribute__((aligned(64)));
     REAL edge[TILE_ROWS * PANEL_WIDTH] __attribute__((aligned(64)));
     REAL edge_bias[PANEL_WIDTH] __attribute__((aligned(64)));
@@ -166,7 +166,8 @@ static void FN(blocked_product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const
             if (whole) {
                 const REAL *start_bias = bias ? bias + j : NULL;
                 (narrow ? FN(panel_narrow) : FN(panel_wide))(
-                    m, part, left, a_row, a_column, right, right_row, c + j, c_row, k == 0, start_bias);
+                    m, part, left, a_row, a_column, right, right_row, c + j, c_row,
+                    fresh && k == 0, start_bias);
                 continue;
             }
             /* The last columns go through a padded tile, so that nothing is written beyond them. */
@@ -174,12 +175,12 @@ static void FN(blocked_product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const
                 for (int q = 0; q < PANEL_WIDTH; q++) edge_bias[q] = q < width ? bias[j + q] : 0;
             for (ptrdiff_t i = 0; i < m; i += TILE_ROWS) {
                 ptrdiff_t rows = m - i < TILE_ROWS ? m - i : TILE_ROWS;
-                if (k > 0)
+                if (k > 0 || !fresh)
                     for (ptrdiff_t p = 0; p < rows; p++)
                         memcpy(edge + p * right_row, c + (i + p) * c_row + j, width * sizeof(REAL));
                 (narrow ? FN(panel_narrow) : FN(panel_wide))(
                     rows, part, left + i * a_row, a_row, a_column, right, right_row, edge,
-                    right_row, k == 0, bias ? edge_bias : NULL);
+                    right_row, fresh && k == 0, bias ? edge_bias : NULL);
                 for (ptrdiff_t p = 0; p < rows; p++)
                     memcpy(c + (i + p) * c_row + j, edge + p * right_row, width * sizeof(REAL));
             }
@@ -205,7 +206,7 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const REAL *a
     if (n == 1 && a_column == 1 && b_row == 1)
         FN(matrix_vector)(m, depth, a, a_row, b, c, 1, bias);
     else
-        FN(blocked_product)(m, n, depth, a, a_row, a_column, b, b_row, b_column, bias, c, n);
+        FN(blocked_product)(m, n, depth, a, a_row, a_column, b, b_row, b_column, bias, c, n, 1);
 }
 
 #undef PANEL_DEPTH
