@@ -419,8 +419,9 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
                            (2 * MOST_BLOCKS + threads) * most_parameters +
                            2 * MOST_BLOCKS * (ptrdiff_t)(sizeof(double) / sizeof(REAL)) + 64;
     const ptrdiff_t shared = (n_x + n_y + 1) * stride;
-    REAL *padded = zeroed((shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL));
+    REAL *padded = scratch_memory((shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL));
     if (!padded) return -1;
+    memset(padded, 0, shared * sizeof(REAL));
     for (ptrdiff_t k = 0; k < n_x; k++)
         memcpy(padded + k * stride, inputs + k * m, m * sizeof(REAL));
     for (ptrdiff_t o = 0; o < n_y; o++)

@@ -739,7 +739,7 @@ static ptrdiff_t FN(train)(const plan *p) {
     if (e.p.live && !FN(dead_stay)(&e)) e.p.live = NULL;
     /* Sums over all parameters go by their order in the arrays. */
     e.split = p->threads > 1 && !p->gradients && p->l1 == 0 && p->l2 == 0;
-    char *scratch = zeroed(FN(lay_out)(&e, NULL, 1));
+    char *scratch = scratch_memory(FN(lay_out)(&e, NULL, 1));
     if (!scratch) return -1;
     FN(lay_out)(&e, scratch, 1);
     barrier meeting = {.threads = p->threads};
@@ -788,7 +788,7 @@ static int FN(infer)(const plan *p, REAL *outputs) {
     FN(inference) all = {.engine = FN(prepare)(p), .outputs = outputs};
     all.engine.p.batch = INFERENCE_ROWS;
     all.bytes = FN(lay_out)(&all.engine, NULL, 0);
-    char *scratch = zeroed(all.bytes * p->threads);
+    char *scratch = scratch_memory(all.bytes * p->threads);
     if (!scratch) return -1;
     all.scratch = scratch;
     const int status = run_threads(FN(infer_thread), &all, p->threads);

@@ -36,8 +36,8 @@ ROWS = 512
 # beyond it, a dense product is faster.
 SPARSE_DENSITY = 0.3
 
-# Multiplications of a step from which a second thread gains more than it costs to wait for it.
-_THREADED_PRODUCTS = 400_000
+# Multiplications of a step for each thread: with fewer, they wait for each other too often.
+_THREADED_PRODUCTS = 2_000_000
 
 
 class Data(NamedTuple):
@@ -311,7 +311,7 @@ def train_steps(
     """
     kernels = backends.current()
     with _interrupts_held() as interrupts:
-        if hasattr(kernels, "train_steps"):
+        if _compiled(kernels, network):
             taken = _compiled_steps(
                 kernels,
                 network,
@@ -424,6 +424,11 @@ def _compiled_steps(
     )
 
 
+def _compiled(kernels, network):
+    """Whether these kernels have the engine that takes whole epochs, and the network's depth."""
+    return len(network.layers) <= getattr(kernels, "MOST_LAYERS", 0)
+
+
 def _threads(network, rows):
     """How many threads a step with so many rows is worth, of those the process may use."""
     worth = rows * len(network.parameters) // _THREADED_PRODUCTS
@@ -447,7 +452,7 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
     kernels = backends.current()
     workspace = workspace or Workspace(network)
     totals = np.zeros(3)
-    if hasattr(kernels, "infer"):
+    if _compiled(kernels, network):
         rows = len(data.inputs)
         batch = workspace.outputs(rows)
         sparse = workspace.sparse(data)
@@ -479,7 +484,7 @@ def predict(network, inputs, output_code, out):
     That is `network.output_code`, or the one that turns logits into probabilities.
     """
     kernels = backends.current()
-    if hasattr(kernels, "infer") and len(inputs):
+    if _compiled(kernels, network) and len(inputs):
         sparse = kernels.sparse_rows(inputs, SPARSE_DENSITY) if len(inputs) > 1 else None
         kernels.infer(
             *network.layout,

@@ -168,6 +168,7 @@ def planar_descent(
     costs: npt.NDArray[np.float64],
 ) -> None: ...
 
+MOST_LAYERS: int
 UPDATES: tuple[str, ...]
 LOSSES: tuple[str, ...]
 

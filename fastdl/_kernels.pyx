@@ -130,7 +130,7 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t networks, void* parameters, double learning_rate, Py_ssize_t iterations,
         Py_ssize_t cost_every, int threads, double* costs, Py_ssize_t n_x, Py_ssize_t n_y,
         Py_ssize_t m)
-    int MOST_LAYERS
+    int ENGINE_LAYERS "MOST_LAYERS"
     double seconds()
     ctypedef struct plan:
         int layers
@@ -761,7 +761,10 @@ def planar_descent(
 # ------------------------------------------------------------------------------- the engine
 
 
-# The engine's codes: updates and losses by the names of their kernels.
+# The deepest network that the engine takes.
+MOST_LAYERS = ENGINE_LAYERS
+
+# Its codes: updates and losses by the names of their kernels.
 UPDATES = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
 LOSSES = (
     "binary_crossentropy",
@@ -817,6 +820,18 @@ def train_steps(
     and gradients are flat. Data is `inputs` (n, I), or `sparse` rows as `sparse_rows` gives them.
     `rates` holds a learning rate for each step from `first` on.
     """
+    if FASTDL_DEBUG:
+        n, size = len(targets), dims(parameters)
+        verify(parameters, (
+            (parameters, size), (first_slot, size), (second_slot, size), (gradients, size),
+            (sample_weight, (n,)), (labels, (n,)), (order, (n,)),
+            (inputs, (n, sizes[0]))))
+        assert dims(dropout) == dims(activations) and dropout.dtype == np.float64
+        assert dims(totals) == (3,) and totals.dtype == rates.dtype == np.float64
+        assert sparse is None or len(sparse[0]) == n + 1
+        assert batch_size >= 1 and len(rates) >= 1
+        assert 0 <= first * batch_size and (first + len(rates) - 1) * batch_size < n
+        assert order is None or np.array_equal(np.sort(order), np.arange(n))
     cdef plan p
     memset(&p, 0, sizeof(plan))
     describe(&p, sizes, activations, slopes, parameters, inputs, sparse, threads)
@@ -887,7 +902,7 @@ cdef int describe(
     if FASTDL_DEBUG:
         count = len(activations)
         assert dims(sizes) == (count + 1,) and dims(slopes) == (count,)
-        assert count <= MOST_LAYERS and 1 <= threads <= MOST_THREADS
+        assert count <= ENGINE_LAYERS and 1 <= threads <= MOST_THREADS
         assert (inputs is None) != (sparse is None)
     p.layers = <int> rows_of(activations)
     p.sizes = <const int64_t*> data(sizes)

@@ -34,18 +34,17 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Zeroed memory on a cache line, for `free`; in huge pages where it fills much of one: in small ones,
+/* Memory that starts on a cache line, for `free`; in huge pages where it fills much of one: in small ones,
  * which lie anywhere, arrays that would fit a core's cache compete for parts of it. */
-static void *zeroed(ptrdiff_t bytes) {
+static void *scratch_memory(ptrdiff_t bytes) {
     const ptrdiff_t page = (ptrdiff_t)1 << 21;
     const int huge = bytes >= page / 4;
     const ptrdiff_t unit = huge ? page : 64, whole = (bytes + unit - 1) / unit * unit;
     void *memory = aligned_alloc(unit, whole);
-    if (!memory) return NULL;
 #if defined(MADV_HUGEPAGE)
-    if (huge) madvise(memory, whole, MADV_HUGEPAGE);
+    if (memory && huge) madvise(memory, whole, MADV_HUGEPAGE);
 #endif
-    return memset(memory, 0, whole);
+    return memory;
 }
 
 /* Registers of the widest kind, and how many rows x vectors of the product they hold as sums

@@ -15,7 +15,7 @@
 
 #define MOST_THREADS 64
 #define EAGER_SPINS 1000 /* some microseconds; a pause would be felt */
-#define SPINS 4000       /* some 100 microseconds */
+#define SPINS 1200       /* some 10 microseconds: longer than phases differ, less than sleep costs */
 
 static inline double seconds(void) {
     struct timespec now;

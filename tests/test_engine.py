@@ -1,4 +1,4 @@
-"""The compiled training engine: the training that NumPy does kernel by kernel, however it is cut."""
+"""The compiled training engine: what NumPy does kernel by kernel, however the work is cut."""
 
 import itertools
 import math
@@ -165,6 +165,11 @@ def test_batches(batch_size, density, shuffle):
     X, y = data(density=density)
     fit = {"batch_size": batch_size, "shuffle": shuffle, "optimizer": SGD(0.01)}
     assert_same_training({"sizes": [11, 20, 3], "dropout": 0.5}, fit, X, y)
+
+
+def test_deeper_networks_go_layer_by_layer():
+    X, y = data()
+    assert_same_training({"sizes": [11, *[4] * 64, 3]}, {"optimizer": SGD(0.1)}, X, y)
 
 
 def digest(net):
