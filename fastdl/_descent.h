@@ -11,7 +11,9 @@
 
 #define CHUNK (VECTORS_AT_ONCE * LANES) /* samples whose scores are held at a time */
 
-/* Mean cross-entropy of all n samples, from columns (features, n). */
+/* Mean cross-entropy of all n samples, from columns (features, n). (The path of the weights first and
+ * then the losses along it on two threads took 235 microseconds instead of 150 for the course's 100
+ * steps: starting a thread costs more than it saves there.) */
 INLINE double FN(logistic_loss)(const REAL *columns, const REAL *targets, const REAL *weights,
                                 ptrdiff_t n, ptrdiff_t features) {
     double total = 0;

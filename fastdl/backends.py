@@ -189,7 +189,13 @@ def _choose_cpu_level():
         )
     forced = os.environ.get("FASTDL_CPU")
     if not forced:
-        return [level for level in supported if level in built][-1]
+        usable = [level for level in supported if level in built]
+        if not usable:
+            raise ImportError(
+                f"this installation was built for CPU levels {', '.join(built)}, and this CPU "
+                f"supports {', '.join(supported)}"
+            )
+        return usable[-1]
     for rule, levels in (
         ("a level fastdl knows", list(CPU_LEVELS)),
         ("a level this CPU supports", supported),

@@ -551,6 +551,12 @@ def _mark(axes, x, y, text):
         ha="right" if right else "left",
         fontsize=9,
         color=_INK,
+        bbox={
+            "boxstyle": "square,pad=0.1",
+            "facecolor": "white",
+            "edgecolor": "none",
+            "alpha": 0.8,
+        },
     )
 
 

@@ -223,6 +223,16 @@ def test_cpu_level_that_cannot_run_is_refused(supported, built, message, monkeyp
     assert str(error.value) == f"FASTDL_CPU: {message}"
 
 
+def test_no_build_for_this_cpu(monkeypatch):
+    monkeypatch.delenv("FASTDL_CPU", raising=False)
+    monkeypatch.setattr(backends, "built_cpu_levels", lambda: ["v4"])
+    monkeypatch.setattr(backends, "supported_cpu_levels", lambda: ["baseline"])
+    with pytest.raises(
+        ImportError, match=r"built for CPU levels v4, and this CPU supports baseline"
+    ):
+        backends._choose_cpu_level()
+
+
 def test_missing_compiled_module_is_explained(monkeypatch):
     monkeypatch.setattr(backends, "built_cpu_levels", list)
     with pytest.raises(
