@@ -129,9 +129,9 @@ static void FN(panel_narrow)(ptrdiff_t m, ptrdiff_t depth, const REAL *a, ptrdif
 /* c (m, n) = a (m, depth) @ b (depth, n) + bias (n,), where bias may be NULL, or, unless `fresh`,
  * c + a @ b; strides in elements; c has contiguous rows and overlaps nothing. */
 static void FN(blocked_product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const REAL *a,
-                                ptrdiff_t a_row,
-                                ptrdiff_t a_column, const REAL *b, ptrdiff_t b_row, ptrdiff_t b_column,
-                        const REAL *bias, REAL *c, ptrdiff_t c_row, int fresh) {
+                                ptrdiff_t a_row, ptrdiff_t a_column, const REAL *b,
+                                ptrdiff_t b_row, ptrdiff_t b_column, const REAL *bias, REAL *c,
+                                ptrdiff_t c_row, int fresh) {
     REAL copy[PANEL_DEPTH * PANEL_WIDTH] __attribute__((aligned(64)));
     REAL edge[TILE_ROWS * PANEL_WIDTH] __attribute__((aligned(64)));
     REAL edge_bias[PANEL_WIDTH] __attribute__((aligned(64)));
