@@ -359,7 +359,7 @@ def _step(
     fed = _forward(kernels, network, batch, chosen.inputs, step)
     loss = _loss(kernels, network, batch, chosen)
     _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
-    loss += _add_penalties(kernels, network, workspace.gradient_arrays)
+    loss += _add_penalties(kernels, network, workspace)
     _update(kernels, network, state, workspace, learning_rate)
     network.iterations += 1
     state.iterations += 1
@@ -443,7 +443,7 @@ def gradients(network, data):
     fed = _forward(kernels, network, batch, data.inputs, None)
     loss = _loss(kernels, network, batch, data)
     _backward(kernels, network, batch, fed, None, workspace.gradient_arrays)
-    loss += _add_penalties(kernels, network, workspace.gradient_arrays)
+    loss += _add_penalties(kernels, network, workspace)
     return loss, workspace.gradient_arrays
 
 
@@ -474,7 +474,7 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
             _forward(kernels, network, batch, part.inputs, None)
             loss = _loss(kernels, network, batch, part)
             totals += (loss * rows, _correct(network, batch, part), rows)
-    totals[0] += _add_penalties(kernels, network, workspace.gradient_arrays) * totals[2]
+    totals[0] += _add_penalties(kernels, network, workspace) * totals[2]
     return totals
 
 
@@ -584,13 +584,15 @@ def _backward(kernels, network, batch, fed, step, gradient_arrays):
         )
 
 
-def _add_penalties(kernels, network, gradient_arrays):
+def _add_penalties(kernels, network, workspace):
     """The L1 and L2 penalties of all weights; their gradients are added."""
     if not (network.l1 or network.l2):
         return 0.0
     return sum(
         kernels.add_penalty(weights, network.l1, network.l2, gradients)
-        for weights, gradients in zip(network.arrays[0::2], gradient_arrays[0::2], strict=True)
+        for weights, gradients in zip(
+            network.arrays[0::2], workspace.gradient_arrays[0::2], strict=True
+        )
     )
 
 

@@ -190,13 +190,13 @@ static void FN(blocked_product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const
 
 /* One column of C: sums of products along K, in as many parts as a vector has lanes. */
 static void FN(matrix_vector)(ptrdiff_t m, ptrdiff_t depth, const REAL *a, ptrdiff_t a_row,
-                              const REAL *b, REAL *c, ptrdiff_t c_row, const REAL *bias) {
+                              const REAL *b, REAL *c, const REAL *bias) {
     for (ptrdiff_t i = 0; i < m; i++) {
         REAL sum = 0;
         const REAL *row = a + i * a_row;
 #pragma omp simd reduction(+ : sum)
         for (ptrdiff_t k = 0; k < depth; k++) sum += row[k] * b[k];
-        c[i * c_row] = sum + (bias ? bias[0] : 0);
+        c[i] = sum + (bias ? bias[0] : 0);
     }
 }
 
@@ -204,7 +204,7 @@ static void FN(product)(ptrdiff_t m, ptrdiff_t n, ptrdiff_t depth, const REAL *a
                         ptrdiff_t a_column, const REAL *b, ptrdiff_t b_row, ptrdiff_t b_column,
                         const REAL *bias, REAL *c) {
     if (n == 1 && a_column == 1 && b_row == 1)
-        FN(matrix_vector)(m, depth, a, a_row, b, c, 1, bias);
+        FN(matrix_vector)(m, depth, a, a_row, b, c, bias);
     else
         FN(blocked_product)(m, n, depth, a, a_row, a_column, b, b_row, b_column, bias, c, n, 1);
 }

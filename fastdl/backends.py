@@ -143,9 +143,9 @@ def current():
 def available_threads():
     """How many threads a kernel may use: OMP_NUM_THREADS, but no more than the process's CPUs."""
     affinity = getattr(os, "sched_getaffinity", None)
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    count = min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST_THREADS)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(count, int(wanted)) if wanted.isdigit() and int(wanted) else min(count, MOST_THREADS)
+    return min(count, int(wanted)) if wanted.isdigit() and int(wanted) else count
 
 
 def _load(name):

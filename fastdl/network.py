@@ -33,8 +33,9 @@ _HEADER = "fastdl"
 # Seconds between two calls of `on_train_progress`.
 _PROGRESS_INTERVAL = 0.2
 
-# Seconds between two looks for Ctrl-C.
+# Seconds between two looks for Ctrl-C, and the most steps.
 _LISTENING_INTERVAL = 0.05
+_STEPS_AHEAD = 1000
 
 
 class MLP:
@@ -374,7 +375,7 @@ class MLP:
         while step < steps and not (step and self.stop_training):
             if every_step:
                 hooks.call("on_train_batch_begin", step, {})
-            # Back here often enough for Ctrl-C.
+            # Back here often enough for Ctrl-C, and with few learning rates that were not used.
             step += _engine.train_steps(
                 network,
                 state,
@@ -383,7 +384,7 @@ class MLP:
                 order,
                 batch_size,
                 step,
-                state.rates(1 if every_step else steps - step),
+                state.rates(1 if every_step else min(_STEPS_AHEAD, steps - step)),
                 totals,
                 _LISTENING_INTERVAL,
             )

@@ -223,6 +223,27 @@ def test_cpu_level_that_cannot_run_is_refused(supported, built, message, monkeyp
     assert str(error.value) == f"FASTDL_CPU: {message}"
 
 
+@pytest.mark.parametrize(
+    ("cpus", "wanted", "threads"),
+    [
+        (2, None, 2),
+        (2, "1", 1),
+        (2, "8", 2),
+        (2, "0", 2),
+        (2, "many", 2),
+        (128, None, 64),
+        (128, "96", 64),
+        (128, "5", 5),
+    ],
+)
+def test_available_threads(cpus, wanted, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cpus)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if wanted is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", wanted)
+    assert backends.available_threads() == threads
+
+
 def test_no_build_for_this_cpu(monkeypatch):
     monkeypatch.delenv("FASTDL_CPU", raising=False)
     monkeypatch.setattr(backends, "built_cpu_levels", lambda: ["v4"])
