@@ -53,12 +53,6 @@ typedef struct {
     ptrdiff_t count;
 } FN(span);
 
-/* An input's value in one row of the batch. */
-typedef struct {
-    REAL value;
-    WORD row;
-} FN(entry);
-
 typedef struct {
     ptrdiff_t inputs, outputs; /* units */
     int activation;
@@ -69,15 +63,21 @@ typedef struct {
     double slope;       /* of the activation */
     double dropout;     /* rate after it */
     ptrdiff_t offset;   /* of weights (inputs, outputs) in the flat arrays; bias (outputs,) follows */
-    REAL *preactivated; /* (batch, outputs) what the activation took, or the same as activated */
-    REAL *activated;    /* (batch, outputs) the activation's result */
-    REAL *fed_on;       /* (batch, outputs) that after dropout; the same as activated without */
-    REAL *factors;      /* (batch, outputs) what dropout multiplied by; NULL without */
-    REAL *gradients;    /* (batch, outputs) of the loss, in fed_on and then in preactivated */
-    int32_t *columns;   /* (batch, inputs) of the lists: a block's begin where the block begins */
-    REAL *values;       /* (batch, inputs) */
-    FN(span) *spans;    /* (blocks, batch) the lists, or what sparse data has of each block */
+    /* Each (batch, outputs), as `view` says. */
+    REAL *preactivated; /* what the activation took, or the same as activated */
+    REAL *activated;    /* the activation's result */
+    REAL *fed_on;       /* that after dropout; the same as activated without */
+    REAL *factors;      /* what dropout multiplied by; NULL without */
+    REAL *back;         /* gradients in fed_on */
+    REAL *gradients;    /* (batch, outputs) gradients in preactivated */
+    /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
+     * behind it; and in which rows an input occurs, as bits, and with what value. */
+    FN(span) *spans;    /* (blocks, batch) */
     FN(span) *whole;    /* (threads, batch) all that sparse data has, where there are no parts */
+    int32_t *columns;   /* (batch, inputs) of the spans, unless they are the data's own, as `view` says */
+    REAL *listed;       /* the same for their values */
+    uint32_t *present;  /* (words, inputs) as `view` says */
+    REAL *values;       /* (inputs, batch) of sparse data */
 } FN(layer);
 
 typedef struct {
@@ -95,14 +95,12 @@ typedef struct {
     REAL *batch_targets;   /* (batch, outputs) */
     int64_t *batch_labels; /* (batch,) integer targets */
     REAL *batch_weight;    /* (batch,) */
-    ptrdiff_t most_entries, most_inputs;
-    FN(entry) *entries;    /* (threads, most_entries) a block's lists, input by input */
-    int32_t *ends;         /* (threads, most_inputs) where each input's entries end */
     REAL *sums;            /* (threads, widest layer) weight gradients of one input */
     double *block_losses;  /* of each ROW_BLOCK rows */
     double *block_right;
     double *block_sums;    /* (blocks,) of each SUM_BLOCK parameters: penalties, or squares */
     ptrdiff_t blocks;
+    ptrdiff_t words;       /* of 32 rows in a batch */
 } FN(engine);
 
 /* --------------------------------------------------------------------------- dividing the work */
@@ -148,6 +146,30 @@ INLINE void FN(own_outputs)(const FN(engine) *e, int l, ptrdiff_t rows, int thre
     const int by_rows = y->whole_rows || l == e->p.layers - 1;
     *row = by_rows ? FN(share)(rows, ROW_BLOCK, thread, e->p.threads) : (FN(range)){0, rows};
     *column = by_rows ? (FN(range)){0, y->outputs} : FN(own_inputs)(y + 1, thread, e->p.threads);
+}
+
+/* Where the units of a layer that a thread works on stand in an array of so many rows. The units of
+ * each thread are a matrix of their own, so that no cache line, nor the one next to it that the
+ * processor fetches along, is another thread's too: two threads took a fifth longer. Where someone
+ * needs whole rows, they are one matrix. */
+typedef struct {
+    ptrdiff_t first, stride; /* the first unit, and how many */
+} FN(view);
+
+INLINE FN(view) FN(view_inputs)(const FN(layer) *y, int thread, int threads) {
+    const FN(range) own = FN(own_inputs)(y, thread, threads);
+    return (FN(view)){own.start, own.stop - own.start};
+}
+
+INLINE FN(view) FN(view_outputs)(const FN(engine) *e, int l, int thread) {
+    const FN(layer) *y = &e->layer[l];
+    if (l == e->p.layers - 1 || y->whole_rows || !y[1].in_parts) return (FN(view)){0, y->outputs};
+    return FN(view_inputs)(y + 1, thread, e->p.threads);
+}
+
+/* The place of a row and unit in an array of `rows` rows. */
+INLINE ptrdiff_t FN(place)(FN(view) view, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t unit) {
+    return view.first * rows + row * view.stride + unit - view.first;
 }
 
 /* ----------------------------------------------------------------------------- without zeros */
@@ -278,26 +300,49 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
     return count;
 }
 
-/* The same lists input by input, for inputs range.start on: ends[i] is where those of input i end. */
-static void FN(list_by_input)(const FN(span) *spans, ptrdiff_t rows, FN(range) range, int32_t *ends,
-                              FN(entry) *entries) {
-    const ptrdiff_t inputs = range.stop - range.start;
-    memset(ends, 0, inputs * sizeof *ends);
-    for (ptrdiff_t b = 0; b < rows; b++)
-        for (ptrdiff_t k = 0; k < spans[b].count; k++) ends[spans[b].columns[k] - range.start]++;
-    int32_t total = 0;
-    for (ptrdiff_t i = 0; i < inputs; i++) {
-        const int32_t count = ends[i];
-        ends[i] = total;
-        total += count;
+/* Notes row b's span of inputs: its bit in present (inputs,), and its values in values (inputs, batch).
+ * Both begin with input `first`. */
+INLINE void FN(note_row)(FN(span) span, ptrdiff_t b, ptrdiff_t first, uint32_t *present, REAL *values,
+                         ptrdiff_t batch) {
+    const uint32_t bit = (uint32_t)1 << b % 32;
+    ptrdiff_t k = 0;
+#if SINGLE && defined(__AVX512F__)
+    /* No input occurs twice in a row, so sixteen go at once. */
+    const __m512i rows = _mm512_set1_epi32((int32_t)batch), row = _mm512_set1_epi32((int32_t)b);
+    const __m512i bits = _mm512_set1_epi32((int32_t)bit), start = _mm512_set1_epi32((int32_t)first);
+    for (; k < span.count; k += 16) {
+        const ptrdiff_t left = span.count - k;
+        const __mmask16 mask = left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF;
+        const __m512i column =
+            _mm512_sub_epi32(_mm512_maskz_loadu_epi32(mask, span.columns + k), start);
+        const __m512i place = _mm512_add_epi32(_mm512_mullo_epi32(column, rows), row);
+        _mm512_mask_i32scatter_ps(values, mask, place, _mm512_maskz_loadu_ps(mask, span.values + k), 4);
+        const __m512i known =
+            _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, column, present, 4);
+        _mm512_mask_i32scatter_epi32(present, mask, column, _mm512_or_si512(known, bits), 4);
     }
-    for (ptrdiff_t b = 0; b < rows; b++)
-        for (ptrdiff_t k = 0; k < spans[b].count; k++)
-            entries[ends[spans[b].columns[k] - range.start]++] =
-                (FN(entry)){spans[b].values[k], (WORD)b};
+#endif
+    for (; k < span.count; k++) {
+        const ptrdiff_t column = span.columns[k] - first;
+        present[column] |= bit;
+        values[column * batch + b] = span.values[k];
+    }
 }
 
 /* ------------------------------------------------------------------------------------- forward */
+
+/* Asks for a row of the next batch: they lie anywhere in memory, and waiting for them took a sixth of a
+ * step. */
+INLINE void FN(fetch_ahead)(const FN(engine) *e, const int64_t *order, ptrdiff_t row,
+                            const int64_t *ordered) {
+    if (row >= e->p.n) return;
+    const ptrdiff_t sample = order ? *ordered : row;
+    const ptrdiff_t start = e->p.starts[sample], stop = e->p.starts[sample + 1];
+    for (ptrdiff_t k = start; k < stop; k += 64 / (ptrdiff_t)sizeof(int32_t))
+        __builtin_prefetch(e->p.columns + k, 0, 2);
+    for (ptrdiff_t k = start; k < stop; k += 64 / (ptrdiff_t)sizeof(REAL))
+        __builtin_prefetch(e->values + k, 0, 2);
+}
 
 /* What the rows of the batch have in sparse data: in the own blocks and, unless NULL, in all. */
 static void FN(find_spans)(const FN(engine) *e, const int64_t *order, ptrdiff_t first, ptrdiff_t rows,
@@ -308,6 +353,7 @@ static void FN(find_spans)(const FN(engine) *e, const int64_t *order, ptrdiff_t 
         const ptrdiff_t all = e->p.starts[sample + 1] - start;
         const int32_t *columns = e->p.columns + start;
         ptrdiff_t from = 0;
+        FN(fetch_ahead)(e, order, first + rows + b, order ? order + rows + b : NULL);
         if (whole) whole[b] = (FN(span)){columns, e->values + start, all};
         for (ptrdiff_t block = 0; block < blocks.stop; block++) {
             const int32_t limit = (int32_t)FN(one_block)(y, block).stop;
@@ -325,6 +371,20 @@ static void FN(find_spans)(const FN(engine) *e, const int64_t *order, ptrdiff_t 
     }
 }
 
+/* Notes the rows that have each of the own inputs, in sparse data. */
+static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
+    const FN(layer) *y = e->layer;
+    const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
+    const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
+    uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
+    REAL *values = y->values + view.first * e->p.batch;
+    memset(present, 0, e->words * view.stride * sizeof *present);
+    for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
+        for (ptrdiff_t b = 0; b < rows; b++)
+            FN(note_row)(y->spans[block * e->p.batch + b], b, view.first,
+                         present + b / 32 * view.stride, values, e->p.batch);
+}
+
 /* The elements of a block that its lists hold, of all: whether to take the lists. */
 INLINE int FN(is_listed)(const FN(engine) *e, int l, ptrdiff_t block, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
@@ -337,8 +397,8 @@ INLINE int FN(is_listed)(const FN(engine) *e, int l, ptrdiff_t block, ptrdiff_t 
 }
 
 /* The part of one block of inputs, or of two one after the other, in a layer's product. */
-static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, ptrdiff_t rows,
-                              ptrdiff_t block, int two) {
+static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN(view) view,
+                              ptrdiff_t rows, ptrdiff_t block, int two) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t outputs = y->outputs, size = e->p.batch * e->widest;
     REAL *parts = e->parts[l % 2] + block * size;
@@ -355,8 +415,9 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, pt
             FN(listed_product)(rows, outputs, spans + b * e->p.batch, NULL, weights, outputs, NULL, parts,
                                e->widest);
         else
-            FN(blocked_product)(rows, outputs, range.stop - range.start, inputs + range.start, y->inputs,
-                                1, weights + range.start * outputs, outputs, 1, NULL, parts, e->widest,
+            FN(blocked_product)(rows, outputs, range.stop - range.start,
+                                inputs + FN(place)(view, e->p.batch, 0, range.start), view.stride, 1,
+                                weights + range.start * outputs, outputs, 1, NULL, parts, e->widest,
                                 1);
     }
     if (!two) return;
@@ -368,20 +429,22 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, pt
 
 /* preactivated = the tree of parts, and the bias. Up to two threads have added up pairs of blocks
  * before. */
-static void FN(add_parts)(const FN(engine) *e, int l, FN(range) row, FN(range) column) {
+static void FN(add_parts)(const FN(engine) *e, int l, FN(view) view, FN(range) row,
+                          FN(range) column) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t size = e->p.batch * e->widest;
-    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs;
+    const ptrdiff_t size = e->p.batch * e->widest, width = column.stop - column.start;
+    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs + column.start;
     for (ptrdiff_t b = row.start; b < row.stop; b++) {
         const REAL *part = e->parts[l % 2] + b * e->widest;
-        REAL *outputs = y->preactivated + b * y->outputs;
+        REAL *outputs = y->preactivated + FN(place)(view, e->p.batch, b, column.start);
+        part += column.start;
         if (e->p.threads <= 2)
 #pragma omp simd
-            for (ptrdiff_t o = column.start; o < column.stop; o++)
+            for (ptrdiff_t o = 0; o < width; o++)
                 outputs[o] = bias[o] + (part[o] + part[2 * size + o]);
         else
 #pragma omp simd
-            for (ptrdiff_t o = column.start; o < column.stop; o++)
+            for (ptrdiff_t o = 0; o < width; o++)
                 outputs[o] = bias[o] + ((part[o] + part[size + o]) +
                                         (part[2 * size + o] + part[3 * size + o]));
     }
@@ -404,22 +467,40 @@ static void FN(forward_whole)(const FN(engine) *e, int l, const REAL *inputs, co
 }
 
 /* The dropout factors of a part of a layer's outputs. */
-static void FN(draw_factors)(const FN(engine) *e, int l, FN(range) row, FN(range) column) {
+static void FN(draw_factors)(const FN(engine) *e, int l, FN(view) view, FN(range) row,
+                             FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     if (y->factors)
         FN(dropout_factors)(y->dropout, e->p.seed, e->p.iteration, l, row.start, row.stop, column.start,
-                            column.stop, y->factors + row.start * y->outputs + column.start,
-                            y->outputs);
+                            column.stop,
+                            y->factors + FN(place)(view, e->p.batch, row.start, column.start),
+                            view.stride);
+}
+
+/* Rows and columns of a part: one row where it is all of consecutive rows. */
+INLINE void FN(as_rows)(FN(view) view, FN(range) row, FN(range) column, ptrdiff_t *rows,
+                        ptrdiff_t *width) {
+    *rows = row.stop - row.start;
+    *width = column.stop - column.start;
+    if (*width != view.stride) return;
+    *width *= *rows;
+    *rows = 1;
 }
 
 /* Activation and dropout of a part of a layer's outputs. */
-static void FN(activate)(const FN(engine) *e, int l, FN(range) row, FN(range) column) {
+static void FN(activate)(const FN(engine) *e, int l, FN(view) view, FN(range) row, FN(range) column) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t width = column.stop - column.start;
-    for (ptrdiff_t b = row.start; b < row.stop; b++) {
-        const ptrdiff_t at = b * y->outputs + column.start;
-        FN(activation_forward)(y->preactivated + at, y->activation, y->slope, y->activated + at, 1,
-                               width);
+    ptrdiff_t at = FN(place)(view, e->p.batch, row.start, column.start), rows, width;
+    if (y->activation >= SOFTMAX) {
+        rows = row.stop - row.start;
+        FN(activation_forward)(y->preactivated + at, y->activation, y->slope, y->activated + at, rows,
+                               y->outputs);
+    }
+    FN(as_rows)(view, row, column, &rows, &width);
+    for (; rows--; at += view.stride) {
+        if (y->activation < SOFTMAX)
+            FN(activation_forward)(y->preactivated + at, y->activation, y->slope, y->activated + at, 1,
+                                   width);
         if (!y->factors) continue;
         const REAL *activated = y->activated + at, *factors = y->factors + at;
         REAL *fed_on = y->fed_on + at;
@@ -430,20 +511,33 @@ static void FN(activate)(const FN(engine) *e, int l, FN(range) row, FN(range) co
 
 /* Lists the own inputs of layer l, which have just been computed. What counts as zero must be without
  * a gradient too: ReLU's zeros, or what dropout took. */
-static void FN(list_inputs)(const FN(engine) *e, int l, ptrdiff_t rows, FN(range) blocks) {
+static void FN(list_inputs)(const FN(engine) *e, int l, ptrdiff_t rows, int thread) {
     const FN(layer) *y = &e->layer[l], *before = y - 1;
     const REAL *marks = before->activation == RELU ? before->fed_on : before->factors;
+    const FN(view) view = FN(view_outputs)(e, l - 1, thread);
+    const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
+    const FN(range) own = FN(block_inputs)(y, blocks);
+    const ptrdiff_t batch = e->p.batch, width = own.stop - own.start;
+    uint32_t *present = y->present + FN(place)(view, e->words, 0, own.start);
+    for (ptrdiff_t w = 0; w < e->words; w++) memset(present + w * view.stride, 0, width * sizeof *present);
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        const REAL *row = marks + FN(place)(view, batch, b, own.start);
+        uint32_t *word = present + b / 32 * view.stride, bit = (uint32_t)1 << b % 32;
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < width; i++) word[i] |= row[i] != 0 ? bit : 0;
+    }
     for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
         const FN(range) range = FN(one_block)(y, block);
-        const ptrdiff_t width = range.stop - range.start;
         for (ptrdiff_t b = 0; b < rows; b++) {
-            const ptrdiff_t at = b * y->inputs + range.start;
+            const ptrdiff_t at = FN(place)(view, batch, b, range.start);
             int32_t *columns = y->columns + at;
-            REAL *values = y->values + at;
-            const ptrdiff_t count = FN(list_nonzeros)(marks + at, range.start, width, columns, values);
+            REAL *values = y->listed + at;
+            const ptrdiff_t count = FN(list_nonzeros)(marks + at, range.start, range.stop - range.start,
+                                                      columns, values);
             if (marks != before->fed_on)
-                for (ptrdiff_t k = 0; k < count; k++) values[k] = before->fed_on[b * y->inputs + columns[k]];
-            y->spans[block * e->p.batch + b] = (FN(span)){columns, values, count};
+                for (ptrdiff_t k = 0; k < count; k++)
+                    values[k] = before->fed_on[at + columns[k] - range.start];
+            y->spans[block * batch + b] = (FN(span)){columns, values, count};
         }
     }
 }
@@ -541,33 +635,36 @@ INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(
 }
 
 /* Gradients in layer l's preactivations from those in what the next layer was fed. */
-static void FN(deactivate)(const FN(engine) *e, int l, FN(range) row, FN(range) column) {
+static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, FN(range) row,
+                           FN(range) column) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t width = column.stop - column.start;
-    for (ptrdiff_t b = row.start; b < row.stop; b++) {
-        const ptrdiff_t at = b * y->outputs + column.start;
-        REAL *gradients = y->gradients + at;
-        if (y->factors) {
-            const REAL *factors = y->factors + at;
+    const ptrdiff_t first = FN(place)(view, e->p.batch, row.start, column.start);
+    ptrdiff_t at = first, rows, width;
+    FN(as_rows)(view, row, column, &rows, &width);
+    for (ptrdiff_t b = 0; y->factors && b < rows; b++, at += view.stride) {
+        const REAL *factors = y->factors + at;
+        REAL *back = y->back + at;
 #pragma omp simd
-            for (ptrdiff_t i = 0; i < width; i++) gradients[i] *= factors[i];
-        }
-        FN(activation_backward)(y->preactivated + at, y->activated + at, gradients, y->activation,
-                                y->slope, gradients, 1, width);
+        for (ptrdiff_t i = 0; i < width; i++) back[i] *= factors[i];
     }
+    at = first;
+    width = column.stop - column.start;
+    for (ptrdiff_t b = row.start; b < row.stop; b++, at += view.stride)
+        FN(activation_backward)(y->preactivated + at, y->activated + at, y->back + at, y->activation,
+                                y->slope, y->gradients + b * y->outputs + column.start, 1, width);
 }
 
 /* A block of layer l with few zeros: the gradients of its inputs, unless they are the data, and the
  * step of its weights. */
 static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
-                           ptrdiff_t rows, FN(range) range) {
+                           FN(view) view, ptrdiff_t rows, FN(range) range) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t outputs = y->outputs, panel = TILE_VECTORS * LANES;
+    const ptrdiff_t at = FN(place)(view, e->p.batch, 0, range.start);
     if (l > 0)
         FN(blocked_product)(rows, range.stop - range.start, outputs, y->gradients, outputs, 1,
                             e->parameters + y->offset + range.start * outputs, 1, outputs, NULL,
-                            y[-1].gradients + range.start, y->inputs, 1);
-    /* Tile rows by all columns, up to a limit; beyond, tile by tile. */
+                            y[-1].back + at, view.stride, 1);
     REAL sums[TILE_ROWS * TILE_VECTORS * LANES] __attribute__((aligned(64)));
     for (ptrdiff_t j = 0; j < outputs; j += panel) {
         const ptrdiff_t width = outputs - j < panel ? outputs - j : panel;
@@ -575,70 +672,73 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
             const ptrdiff_t part = range.stop - i < TILE_ROWS ? range.stop - i : TILE_ROWS;
             /* Whole vectors, beyond the last column too: the scratch has room behind it. */
             (width <= LANES ? FN(panel_narrow) : FN(panel_wide))(
-                part, rows, inputs + i, 1, y->inputs, y->gradients + j, outputs, sums, panel, 1, NULL);
+                part, rows, inputs + at + i - range.start, 1, view.stride, y->gradients + j, outputs, sums,
+                panel, 1, NULL);
             if (width == outputs) {
                 FN(use_weights)(e, rule, y, i, part, sums, panel);
                 continue;
             }
             for (ptrdiff_t p = 0; p < part; p++) {
-                const ptrdiff_t at = y->offset + (i + p) * outputs + j;
+                const ptrdiff_t weights = y->offset + (i + p) * outputs + j;
                 if (e->p.l1 != 0 || e->p.l2 != 0)
-                    FN(add_penalty)(e->parameters + at, e->p.l1, e->p.l2, sums + p * panel, width);
-                FN(use)(e, rule, at, sums + p * panel, width);
+                    FN(add_penalty)(e->parameters + weights, e->p.l1, e->p.l2, sums + p * panel, width);
+                FN(use)(e, rule, weights, sums + p * panel, width);
             }
         }
     }
 }
 
 /* For each of `count` inputs: sums (vectors) = its values times the gradients of the outputs, over the
- * rows that have it; and in `back`, unless NULL, its own gradient in these rows, the gradients of the
- * outputs times its weights. */
-INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, const FN(entry) *entries,
-                              ptrdiff_t start, const int32_t *ends, const REAL *gradients,
-                              ptrdiff_t stride, REAL *sums, ptrdiff_t sums_stride, const REAL *weights,
-                              REAL *back, ptrdiff_t back_stride, int add) {
-    for (ptrdiff_t i = 0; i < count; i++) {
+ * rows that have it; and in `back`, unless NULL, its own gradient in these rows: the gradients of the
+ * outputs times its weights. `strides`: words of present, rows and inputs of values, rows of back. */
+INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
+                              const uint32_t *present, const REAL *values, const ptrdiff_t strides[4],
+                              const REAL *gradients, ptrdiff_t stride, REAL *sums,
+                              ptrdiff_t sums_stride, const REAL *weights, REAL *back, int add) {
+    const ptrdiff_t word_stride = strides[0], value_stride = strides[1], back_stride = strides[3];
+    for (ptrdiff_t i = 0; i < count; i++, values += strides[2]) {
         FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
             sum[v] = (FN(vector)){0};
             if (back) weight[v] = FN(load)(weights + i * stride, v, vectors, last);
         }
-        for (; start < ends[i]; start++) {
-            const REAL value = entries[start].value;
-            const REAL *row = gradients + entries[start].row * stride;
-            FN(vector) dot[2] = {{0}, {0}};
+        for (ptrdiff_t w = 0; w < words; w++)
+            for (uint32_t bits = present[w * word_stride + i]; bits; bits &= bits - 1) {
+                const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
+                const REAL value = values[b * value_stride], *row = gradients + b * stride;
+                FN(vector) dot[2] = {{0}, {0}};
 #pragma GCC unroll 8
-            for (int v = 0; v < vectors; v++) {
-                const FN(vector) gradient = FN(load)(row, v, vectors, last);
-                sum[v] += value * gradient;
-                if (back) dot[v % 2] += weight[v] * gradient;
+                for (int v = 0; v < vectors; v++) {
+                    const FN(vector) gradient = FN(load)(row, v, vectors, last);
+                    sum[v] += value * gradient;
+                    if (back) dot[v % 2] += weight[v] * gradient;
+                }
+                if (back) {
+                    REAL *place = back + b * back_stride + i;
+                    *place = (add ? *place : 0) + FN(total)(dot[0] + dot[1]);
+                }
             }
-            if (back) {
-                REAL *place = back + entries[start].row * back_stride + i;
-                *place = (add ? *place : 0) + FN(total)(dot[0] + dot[1]);
-            }
-        }
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + i * sums_stride + v * LANES) = sum[v];
     }
 }
 
 /* The same as dense_step, for a block that is listed. */
-static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, int thread,
-                            ptrdiff_t rows, ptrdiff_t block) {
+static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
+                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
     const FN(layer) *y = &e->layer[l];
-    const FN(range) range = FN(one_block)(y, block);
     const ptrdiff_t outputs = y->outputs, padded = (outputs + LANES - 1) / LANES * LANES;
-    FN(entry) *entries = e->entries + thread * e->most_entries;
-    int32_t *ends = e->ends + thread * e->most_inputs;
-    REAL *back = l ? y[-1].gradients + range.start : NULL;
-    REAL waiting[WAITING_GRADIENTS + SPARSE_VECTORS * LANES] __attribute__((aligned(64)));
+    const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
+    const uint32_t *present = y->present + FN(place)(view, e->words, 0, range.start);
+    const REAL *values = l ? inputs + FN(place)(view, batch, 0, range.start)
+                           : y->values + range.start * batch;
+    REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
+    const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, l ? 1 : batch, view.stride};
+    REAL waiting[WAITING_GRADIENTS] __attribute__((aligned(64)));
     REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * padded;
     const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
-    FN(list_by_input)(y->spans + block * e->p.batch, rows, range, ends, entries);
-    for (ptrdiff_t b = 0; back && b < rows; b++)
-        memset(back + b * y->inputs, 0, (range.stop - range.start) * sizeof(REAL));
+    for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * view.stride, 0, width * sizeof(REAL));
     /* Inputs that never occur need no step. */
     const int32_t *live = l == 0 ? e->p.live : NULL;
     ptrdiff_t next = 0;
@@ -653,7 +753,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, in
                  count++)
                 next++;
         }
-        const ptrdiff_t at = i - range.start, start = at ? ends[at - 1] : 0;
+        const ptrdiff_t at = i - range.start;
         const REAL *weights = e->parameters + y->offset + i * outputs;
         for (ptrdiff_t j = 0; j < outputs; j += SPARSE_VECTORS * LANES) {
             const ptrdiff_t left = outputs - j;
@@ -661,8 +761,8 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, in
                 left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
             const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
 #define LISTED_INPUTS_(number, last, back)                                                         \
-    FN(listed_inputs)(number, last, count, entries, start, ends + at, y->gradients + j, outputs,  \
-                      sums + j, padded, weights + j, back, y->inputs, j > 0)
+    FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[2], strides,  \
+                      y->gradients + j, outputs, sums + j, padded, weights + j, back, j > 0)
 #define LISTED_INPUTS(number)                                                     \
     if (!back)                                                                  \
         LISTED_INPUTS_(number, last, NULL);                                       \
@@ -804,11 +904,11 @@ static void FN(gather_targets)(const FN(engine) *e, const int64_t *order, ptrdif
 
 /* The same for some columns of dense inputs. */
 static void FN(gather_inputs)(const FN(engine) *e, const int64_t *order, ptrdiff_t start,
-                              FN(range) row, FN(range) column) {
+                              FN(view) view, FN(range) row, FN(range) column) {
     const ptrdiff_t features = e->layer[0].inputs;
     for (ptrdiff_t b = row.start; b < row.stop; b++) {
         const ptrdiff_t sample = order ? order[b] : start + b;
-        memcpy(e->batch_inputs + b * features + column.start,
+        memcpy(e->batch_inputs + FN(place)(view, e->p.batch, b, column.start),
                e->inputs + sample * features + column.start,
                (column.stop - column.start) * sizeof(REAL));
     }
@@ -820,15 +920,26 @@ static void FN(take_inputs)(const FN(engine) *e, const int64_t *order, ptrdiff_t
     const FN(layer) *y = e->layer;
     const int threads = e->p.threads;
     const FN(range) all_rows = {0, rows}, all_columns = {0, y->inputs};
-    if (y->lists)
+    if (y->lists) {
         FN(find_spans)(e, order, start, rows, FN(own_blocks)(y, thread, threads),
                        y->in_parts ? NULL : y->whole + thread * e->p.batch);
-    else if (y->in_parts)
-        FN(gather_inputs)(e, order, start, all_rows, FN(own_inputs)(y, thread, threads));
-    else {
+        FN(note_inputs)(e, rows, thread);
+    } else if (y->in_parts) {
+        FN(gather_inputs)(e, order, start, FN(view_inputs)(y, thread, threads), all_rows,
+                          FN(own_inputs)(y, thread, threads));
+    } else {
         meet(e->meeting, thread); /* when nobody needs the last batch any more */
-        FN(gather_inputs)(e, order, start, FN(share)(rows, ROW_BLOCK, thread, threads), all_columns);
+        FN(gather_inputs)(e, order, start, (FN(view)){0, y->inputs},
+                          FN(share)(rows, ROW_BLOCK, thread, threads), all_columns);
     }
+}
+
+/* How a thread sees the inputs of layer l. */
+INLINE FN(view) FN(view_layer)(const FN(engine) *e, int l, int thread) {
+    if (l) return FN(view_outputs)(e, l - 1, thread);
+    const FN(layer) *y = e->layer;
+    return y->lists || y->in_parts ? FN(view_inputs)(y, thread, e->p.threads)
+                                   : (FN(view)){0, y->inputs};
 }
 
 static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
@@ -836,25 +947,25 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
     const REAL *inputs = e->batch_inputs;
     for (int l = 0; l <= last; inputs = e->layer[l++].fed_on) {
         const FN(layer) *y = &e->layer[l];
+        const FN(view) view = FN(view_outputs)(e, l, thread);
         FN(range) row, column;
         FN(own_outputs)(e, l, rows, thread, &row, &column);
         if (y->in_parts) {
             const FN(range) blocks = FN(own_blocks)(y, thread, threads);
             for (ptrdiff_t block = blocks.start; block < blocks.stop; block += threads <= 2 ? 2 : 1)
-                FN(forward_parts)(e, l, inputs, rows, block, threads <= 2);
-            FN(draw_factors)(e, l, row, column);
+                FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
+            FN(draw_factors)(e, l, view, row, column);
             meet(e->meeting, thread);
-            FN(add_parts)(e, l, row, column);
+            FN(add_parts)(e, l, view, row, column);
         } else {
             meet(e->meeting, thread);
             FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch, row, column);
-            FN(draw_factors)(e, l, row, column);
+            FN(draw_factors)(e, l, view, row, column);
         }
-        FN(activate)(e, l, row, column);
+        FN(activate)(e, l, view, row, column);
         if (l == last) break;
-        if (y->whole_rows)
-            meet(e->meeting, thread);
-        if (y[1].lists) FN(list_inputs)(e, l + 1, rows, FN(own_blocks)(y + 1, thread, threads));
+        if (y->whole_rows) meet(e->meeting, thread);
+        if (y[1].lists) FN(list_inputs)(e, l + 1, rows, thread);
     }
 }
 
@@ -864,20 +975,19 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         const FN(layer) *y = &e->layer[l];
         const FN(range) blocks = FN(own_blocks)(y, thread, threads);
         const FN(range) all_rows = {0, rows}, own = FN(block_inputs)(y, blocks);
+        const FN(view) view = FN(view_layer)(e, l, thread);
         const REAL *inputs = l ? y[-1].fed_on : e->batch_inputs;
-        /* Dense blocks that follow each other go through one product. */
-        FN(range) dense = {own.start, own.start};
-        for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
-            const FN(range) range = FN(one_block)(y, block);
-            if (!FN(is_listed)(e, l, block, rows)) {
-                dense.stop = range.stop;
-                continue;
-            }
-            if (dense.start < dense.stop) FN(dense_step)(e, rule, l, inputs, rows, dense);
-            FN(listed_step)(e, rule, l, thread, rows, block);
-            dense = (FN(range)){range.stop, range.stop};
+        /* Blocks of one kind that follow each other go together. */
+        for (ptrdiff_t block = blocks.start, stop; block < blocks.stop; block = stop) {
+            const int listed = FN(is_listed)(e, l, block, rows);
+            for (stop = block + 1; stop < blocks.stop && FN(is_listed)(e, l, stop, rows) == listed; stop++)
+                ;
+            const FN(range) range = FN(block_inputs)(y, (FN(range)){block, stop});
+            if (listed)
+                FN(listed_step)(e, rule, l, inputs, view, thread, rows, range);
+            else
+                FN(dense_step)(e, rule, l, inputs, view, rows, range);
         }
-        if (dense.start < dense.stop) FN(dense_step)(e, rule, l, inputs, rows, dense);
         /* A bias belongs to who adds it. */
         const int by_rows = l == last || y->whole_rows;
         if (!by_rows)
@@ -887,10 +997,10 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         if (l == 0) break;
         if (y[-1].whole_rows) {
             meet(e->meeting, thread);
-            FN(deactivate)(e, l - 1, FN(share)(rows, ROW_BLOCK, thread, threads),
+            FN(deactivate)(e, l - 1, view, FN(share)(rows, ROW_BLOCK, thread, threads),
                            (FN(range)){0, y->inputs});
         } else {
-            FN(deactivate)(e, l - 1, all_rows, own);
+            FN(deactivate)(e, l - 1, view, all_rows, own);
         }
         meet(e->meeting, thread);
     }
@@ -964,23 +1074,21 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch, int training) {
         if (!training) continue;
         if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
         y->gradients = FN(carve)(&scratch, &used, bytes);
-        if (y->lists && l) {
-            /* Behind each row of a block that isn't whole vectors, room for one. */
-            y->columns = FN(carve)(&scratch, &used, batch * y->inputs * sizeof *y->columns);
-            y->values = FN(carve)(&scratch, &used, batch * y->inputs * real);
+        y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
+        if (y->lists) {
+            y->present = FN(carve)(&scratch, &used, e->words * y->inputs * sizeof *y->present);
+            if (l) y->columns = FN(carve)(&scratch, &used, batch * y->inputs * sizeof *y->columns);
+            if (l) y->listed = FN(carve)(&scratch, &used, batch * y->inputs * real);
+            if (!l) y->values = FN(carve)(&scratch, &used, batch * y->inputs * real);
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         if (padded > widest_of_all) widest_of_all = padded;
         if (y->in_parts && padded > e->widest) e->widest = padded;
-        if (y->lists && y->inputs > e->most_inputs) e->most_inputs = (y->inputs + 15) / 16 * 16;
-        if (y->lists && l && batch * y->inputs > e->most_entries) e->most_entries = batch * y->inputs;
     }
     if (!training) return used;
     for (int i = 0; i < 2; i++)
         e->parts[i] = FN(carve)(&scratch, &used, PARTS * batch * e->widest * real);
     if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, batch * features * real);
-    e->entries = FN(carve)(&scratch, &used, e->p.threads * e->most_entries * sizeof *e->entries);
-    e->ends = FN(carve)(&scratch, &used, e->p.threads * e->most_inputs * sizeof *e->ends);
     e->sums = FN(carve)(&scratch, &used, e->p.threads * widest_of_all * real);
     e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
     e->batch_labels = FN(carve)(&scratch, &used, batch * sizeof(int64_t));
@@ -1049,22 +1157,12 @@ static FN(engine) FN(prepare)(const plan *p) {
     return e;
 }
 
-/* The most nonzero inputs in a row of sparse data. */
-static ptrdiff_t FN(longest_row)(const plan *p) {
-    int64_t longest = 0;
-    for (ptrdiff_t b = 0; b < p->n; b++) {
-        const int64_t count = p->starts[b + 1] - p->starts[b];
-        if (count > longest) longest = count;
-    }
-    return longest;
-}
-
 /* Takes the steps of a plan; returns how many there was time for, or -1 where memory or threads are
  * not to be had. */
 static ptrdiff_t FN(train)(const plan *p) {
     FN(engine) e = FN(prepare)(p);
     if (e.p.live && !FN(dead_stay)(&e)) e.p.live = NULL;
-    if (p->starts) e.most_entries = p->batch * FN(longest_row)(p);
+    e.words = (p->batch + 31) / 32;
     char *scratch = scratch_memory(FN(lay_out)(&e, NULL, 1));
     if (!scratch) return -1;
     FN(lay_out)(&e, scratch, 1);
@@ -1103,7 +1201,7 @@ static void FN(infer_thread)(void *job, int thread) {
             if (l == 0 && e.layer->lists)
                 FN(find_spans)(&e, NULL, start, row.stop, (FN(range)){0, 0}, e.layer->whole);
             FN(forward_whole)(&e, l, inputs, e.layer->whole, row, column);
-            FN(activate)(&e, l, row, column);
+            FN(activate)(&e, l, (FN(view)){0, e.layer[l].outputs}, row, column);
             inputs = e.layer[l].fed_on;
         }
         memcpy(all->outputs + start * last->outputs, last->activated,
