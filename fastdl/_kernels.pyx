@@ -131,6 +131,10 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t cost_every, int threads, double* costs, Py_ssize_t n_x, Py_ssize_t n_y,
         Py_ssize_t m)
     int ENGINE_LAYERS "MOST_LAYERS"
+    int PARTS
+    void cut_rows(
+        const int64_t* starts, const int32_t* columns, Py_ssize_t rows, Py_ssize_t inputs,
+        int32_t* cuts)
     double seconds()
     ctypedef struct plan:
         int layers
@@ -161,6 +165,7 @@ cdef extern from "_simd.h" nogil:
         const int64_t* starts
         const int32_t* columns
         const void* values
+        const int32_t* cuts
         const int32_t* live
         Py_ssize_t live_count
         const void* targets
@@ -912,10 +917,11 @@ cdef int describe(
     p.inputs = data(inputs)
     p.threads = threads
     if sparse is not None:
-        starts, columns, values, live = sparse
+        starts, columns, values, live, cuts = sparse
         p.starts = <const int64_t*> data(starts)
         p.columns = <const int32_t*> data(columns)
         p.values = data(values)
+        p.cuts = <const int32_t*> data(cuts)
         p.live = <const int32_t*> data(live)
         p.live_count = len(live)
     return 0
@@ -928,6 +934,7 @@ def sparse_rows(cnp.ndarray inputs not None, double density):
     -------
     starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1]
     live : int32, the columns in which some row is not 0
+    cuts (n, 3) int32 : how many of a row's columns lie before each block of the engine's but the first
     """
     cdef Py_ssize_t n = rows_of(inputs), width = columns_of(inputs)
     cdef bint wide = is_wide(inputs)
@@ -945,4 +952,9 @@ def sparse_rows(cnp.ndarray inputs not None, double density):
         c_take_nonzeros(
             wide, data(inputs), n, width, <int32_t*> data(columns), data(values),
             data(used))
-    return starts, columns, values, np.flatnonzero(used).astype(np.int32)
+    cdef cnp.ndarray cuts = np.empty((n, PARTS - 1), np.int32)
+    with nogil:
+        cut_rows(
+            <const int64_t*> data(starts), <const int32_t*> data(columns), n, width,
+            <int32_t*> data(cuts))
+    return starts, columns, values, np.flatnonzero(used).astype(np.int32), cuts

@@ -85,6 +85,10 @@ enum {
 };
 
 #define MOST_LAYERS 64
+/* Blocks of a layer's inputs where the engine adds up parts, and what their edges are multiples of:
+ * cache lines, and whole vectors. */
+#define PARTS 4
+#define BLOCK_UNIT 16
 #define SPARSE_VECTORS 8 /* vectors of outputs that a sparse row adds up in registers */
 
 enum { DESCENT_SGD, DESCENT_MOMENTUM, DESCENT_RMSPROP };
@@ -229,6 +233,7 @@ typedef struct {
     const int64_t *starts;
     const int32_t *columns;
     const void *values;
+    const int32_t *cuts; /* (n, PARTS - 1) where a row's columns go from block to block */
     const int32_t *live; /* (live_count,) columns that some row has, or NULL: all of them */
     ptrdiff_t live_count;
     const void *targets;   /* int64 (n,) for the sparse loss, else (n, outputs) */
@@ -243,6 +248,25 @@ typedef struct {
     double until;   /* by the clock of `seconds`: no further step after it */
     int threads;
 } plan;
+
+/* Where block number `block` of a layer's inputs begins. */
+static inline ptrdiff_t block_edge(ptrdiff_t inputs, ptrdiff_t block, ptrdiff_t blocks) {
+    const ptrdiff_t edge = (inputs + BLOCK_UNIT - 1) / BLOCK_UNIT * block / blocks * BLOCK_UNIT;
+    return edge < inputs ? edge : inputs;
+}
+
+/* cuts (rows, PARTS - 1): how many of each row's columns lie before each block but the first. */
+static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t rows, ptrdiff_t inputs,
+                     int32_t *cuts) {
+    for (ptrdiff_t b = 0; b < rows; b++)
+        for (int block = 1; block < PARTS; block++) {
+            const int32_t edge = (int32_t)block_edge(inputs, block, PARTS);
+            int32_t before = 0;
+#pragma omp simd reduction(+ : before)
+            for (int64_t k = starts[b]; k < starts[b + 1]; k++) before += columns[k] < edge;
+            *cuts++ = before;
+        }
+}
 
 /* ---------------------------------------------------------------- one pass for each precision */
 
