@@ -749,54 +749,6 @@ static ptrdiff_t FN(train)(const plan *p) {
     return status ? -1 : e.done;
 }
 
-/* --------------------------------------------------------------------------------- prediction */
-
-typedef struct {
-    FN(engine) engine;
-    REAL *outputs; /* (n, outputs) */
-    char *scratch;
-    ptrdiff_t bytes;
-} FN(inference);
-
-/* Rows that go through the network together: their activations stay in a core's cache. */
-#define INFERENCE_ROWS 96
-
-/* Each thread takes a share of the rows through all layers. */
-static void FN(infer_thread)(void *job, int thread) {
-    const FN(inference) *all = job;
-    FN(engine) e = all->engine;
-    const FN(layer) *last = &e.layer[e.p.layers - 1];
-    const FN(range) share = FN(share)(e.p.n, INFERENCE_ROWS, thread, e.p.threads);
-    FN(lay_out)(&e, all->scratch + thread * all->bytes, 0);
-    for (ptrdiff_t start = share.start; start < share.stop; start += INFERENCE_ROWS) {
-        const ptrdiff_t left = share.stop - start;
-        const FN(range) row = {0, left < INFERENCE_ROWS ? left : INFERENCE_ROWS};
-        const REAL *inputs = e.inputs ? e.inputs + start * e.layer[0].inputs : NULL;
-        for (int l = 0; l < e.p.layers; l++) {
-            const FN(range) column = {0, e.layer[l].outputs};
-            FN(forward_part)(&e, l, inputs, NULL, start, row, column);
-            inputs = e.layer[l].fed_on;
-        }
-        memcpy(all->outputs + start * last->outputs, last->activated,
-               row.stop * last->outputs * sizeof(REAL));
-    }
-}
-
-/* outputs (n, outputs) = the network's for all rows of a plan's data; -1 where memory or threads are
- * not to be had. */
-static int FN(infer)(const plan *p, REAL *outputs) {
-    FN(inference) all = {.engine = FN(prepare)(p), .outputs = outputs};
-    all.engine.p.batch = INFERENCE_ROWS;
-    all.bytes = FN(lay_out)(&all.engine, NULL, 0);
-    char *scratch = scratch_memory(all.bytes * p->threads);
-    if (!scratch) return -1;
-    all.scratch = scratch;
-    const int status = run_threads(FN(infer_thread), &all, p->threads);
-    free(scratch);
-    return status;
-}
-
-#undef INFERENCE_ROWS
 #undef ROW_BLOCK
 #undef SUM_BLOCK
 

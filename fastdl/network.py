@@ -479,7 +479,8 @@ class MLP:
         array([[0.333, 0.333, 0.333],
                [0.333, 0.333, 0.333]], dtype=float32)
         """
-        return self._predict(X, self._network.output_code, out)
+        outputs = self._network.predict_few(X, out)
+        return self._predict(X, self._network.output_code, out) if outputs is None else outputs
 
     def predict_proba(self, X):
         """The probability of each class for rows X, as scikit-learn's classifiers give it.
