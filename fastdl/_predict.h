@@ -225,6 +225,8 @@ static void FN(predict_block)(const plan *p, FN(workspace) *w, const REAL *x, pt
         const ptrdiff_t inputs = p->sizes[l], n = p->sizes[l + 1];
         const REAL *bias = weights + inputs * n;
         REAL *target = l + 1 < p->layers ? w->outputs[l & 1] : outputs;
+        /* Where this is one of many blocks, the next one is fetched meanwhile. */
+        const REAL *ahead = l == 0 && x && rows == BLOCK_ROWS ? x + rows * inputs : NULL;
         if (l == 0 && p->starts) {
             const FN(nonzeros) given = {p->starts + first, p->columns, p->values};
             FN(sparse_product)(given, rows, inputs, n, weights, bias, NULL, w->next, target);
@@ -233,7 +235,7 @@ static void FN(predict_block)(const plan *p, FN(workspace) *w, const REAL *x, pt
             for (ptrdiff_t b = 0, some; b < rows; b += some) {
                 some = FN(take_rows)(w, x + b * inputs, rows - b, inputs);
                 FN(sparse_product)(taken, some, inputs, n, weights, bias,
-                                   l || rows < BLOCK_ROWS ? NULL : x + (b + rows) * inputs, w->next, target + b * n);
+                                   ahead ? ahead + b * inputs : NULL, w->next, target + b * n);
             }
         } else {
             FN(blocked_product)(rows, n, inputs, x, inputs, 1, weights, n, 1, bias, target, n, 1);
