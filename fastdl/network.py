@@ -471,6 +471,11 @@ class MLP:
             If X does not fit the network, or `out` has another shape or dtype, can't be written or
             overlaps X.
 
+        Notes
+        -----
+        Quickest for a row, or a few, is a C-contiguous X of the network's dtype; with `out` too,
+        nothing is allocated. A row's outputs are the same whichever rows stand beside it.
+
         Examples
         --------
         >>> import numpy as np
