@@ -301,22 +301,6 @@ INLINE void FN(note_row)(FN(span) span, ptrdiff_t b, ptrdiff_t first, uint32_t *
                          ptrdiff_t batch) {
     const uint32_t bit = (uint32_t)1 << b % 32;
     ptrdiff_t k = 0;
-#if SINGLE && defined(__AVX512F__)
-    /* No input occurs twice in a row, so sixteen go at once. */
-    const __m512i rows = _mm512_set1_epi32((int32_t)batch), row = _mm512_set1_epi32((int32_t)b);
-    const __m512i bits = _mm512_set1_epi32((int32_t)bit), start = _mm512_set1_epi32((int32_t)first);
-    for (; k < span.count; k += 16) {
-        const ptrdiff_t left = span.count - k;
-        const __mmask16 mask = left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF;
-        const __m512i column =
-            _mm512_sub_epi32(_mm512_maskz_loadu_epi32(mask, span.columns + k), start);
-        const __m512i place = _mm512_add_epi32(_mm512_mullo_epi32(column, rows), row);
-        _mm512_mask_i32scatter_ps(values, mask, place, _mm512_maskz_loadu_ps(mask, span.values + k), 4);
-        const __m512i known =
-            _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), mask, column, present, 4);
-        _mm512_mask_i32scatter_epi32(present, mask, column, _mm512_or_si512(known, bits), 4);
-    }
-#endif
     for (; k < span.count; k++) {
         const ptrdiff_t column = span.columns[k] - first;
         present[column] |= bit;
@@ -1045,9 +1029,8 @@ static void *FN(carve)(char **scratch, ptrdiff_t *used, ptrdiff_t bytes) {
     return memory;
 }
 
-/* Points the engine's arrays into scratch; returns how many bytes that takes. Prediction needs the
- * layers' outputs alone. */
-static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch, int training) {
+/* Points the engine's arrays into scratch; returns how many bytes that takes. */
+static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     ptrdiff_t used = 0;
     const ptrdiff_t batch = e->p.batch, features = e->layer[0].inputs;
     const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
@@ -1063,7 +1046,6 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch, int training) {
         y->fed_on = y->dropout > 0 ? FN(carve)(&scratch, &used, bytes) : y->activated;
         if (y->lists && l == 0)
             y->whole = FN(carve)(&scratch, &used, e->p.threads * batch * sizeof *y->whole);
-        if (!training) continue;
         if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
         y->gradients = FN(carve)(&scratch, &used, bytes);
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
@@ -1077,7 +1059,6 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch, int training) {
         if (padded > widest_of_all) widest_of_all = padded;
         if (y->in_parts && padded > e->widest) e->widest = padded;
     }
-    if (!training) return used;
     for (int i = 0; i < 2; i++)
         e->parts[i] = FN(carve)(&scratch, &used, PARTS * batch * e->widest * real);
     if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, batch * features * real);
@@ -1155,9 +1136,9 @@ static ptrdiff_t FN(train)(const plan *p) {
     FN(engine) e = FN(prepare)(p);
     if (e.p.live && !FN(dead_stay)(&e)) e.p.live = NULL;
     e.words = (p->batch + 31) / 32;
-    char *scratch = scratch_memory(FN(lay_out)(&e, NULL, 1));
+    char *scratch = scratch_memory(FN(lay_out)(&e, NULL));
     if (!scratch) return -1;
-    FN(lay_out)(&e, scratch, 1);
+    FN(lay_out)(&e, scratch);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
     const int status = run_threads(FN(train_thread), &e, p->threads);
@@ -1165,57 +1146,6 @@ static ptrdiff_t FN(train)(const plan *p) {
     return status ? -1 : e.done;
 }
 
-/* --------------------------------------------------------------------------------- prediction */
-
-typedef struct {
-    FN(engine) engine;
-    REAL *outputs; /* (n, outputs) */
-    char *scratch;
-    ptrdiff_t bytes;
-} FN(inference);
-
-/* Rows that go through the network together: their activations stay in a core's cache. */
-#define INFERENCE_ROWS 96
-
-/* Each thread takes a share of the rows through all layers. */
-static void FN(infer_thread)(void *job, int thread) {
-    const FN(inference) *all = job;
-    FN(engine) e = all->engine;
-    const FN(layer) *last = &e.layer[e.p.layers - 1];
-    const FN(range) share = FN(share)(e.p.n, INFERENCE_ROWS, thread, e.p.threads);
-    FN(lay_out)(&e, all->scratch + thread * all->bytes, 0);
-    for (ptrdiff_t start = share.start; start < share.stop; start += INFERENCE_ROWS) {
-        const ptrdiff_t left = share.stop - start;
-        const FN(range) row = {0, left < INFERENCE_ROWS ? left : INFERENCE_ROWS};
-        const REAL *inputs = e.inputs ? e.inputs + start * e.layer[0].inputs : NULL;
-        for (int l = 0; l < e.p.layers; l++) {
-            const FN(range) column = {0, e.layer[l].outputs};
-            if (l == 0 && e.layer->lists)
-                FN(find_spans)(&e, NULL, start, row.stop, (FN(range)){0, 0}, e.layer->whole);
-            FN(forward_whole)(&e, l, inputs, e.layer->whole, row, column);
-            FN(activate)(&e, l, (FN(view)){0, e.layer[l].outputs}, row, column);
-            inputs = e.layer[l].fed_on;
-        }
-        memcpy(all->outputs + start * last->outputs, last->activated,
-               row.stop * last->outputs * sizeof(REAL));
-    }
-}
-
-/* outputs (n, outputs) = the network's for all rows of a plan's data; -1 where memory or threads are
- * not to be had. */
-static int FN(infer)(const plan *p, REAL *outputs) {
-    FN(inference) all = {.engine = FN(prepare)(p), .outputs = outputs};
-    all.engine.p.batch = INFERENCE_ROWS;
-    all.bytes = FN(lay_out)(&all.engine, NULL, 0);
-    char *scratch = scratch_memory(all.bytes * p->threads);
-    if (!scratch) return -1;
-    all.scratch = scratch;
-    const int status = run_threads(FN(infer_thread), &all, p->threads);
-    free(scratch);
-    return status;
-}
-
-#undef INFERENCE_ROWS
 #undef ROW_BLOCK
 #undef SUM_BLOCK
 #undef WIDE_BLOCK

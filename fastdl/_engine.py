@@ -114,8 +114,30 @@ class Network:
             np.array(self.slopes, np.float64),
         )
 
+    def prediction_layout(self, output_code):
+        """The same, with what prediction applies to the outputs, then the parameters."""
+        sizes, codes, slopes = self.layout
+        if output_code != LINEAR:
+            codes[-1] = output_code
+        return sizes, codes, slopes, self.parameters
+
+    def predict_few(self, X, out):
+        """What `MLP.predict` returns, for arrays that the compiled kernel can take as they are.
+
+        None elsewhere, as for many rows, deep networks and in the other backends.
+        """
+        kernels = backends.current()
+        if kernels not in self._predictors:
+            self._predictors[kernels] = (
+                kernels.Predictor(*self.prediction_layout(self.output_code))
+                if _compiled(kernels, self)
+                else _no_predictor
+            )
+        return self._predictors[kernels](X, out)
+
     def _bind(self, parameters):
         self.parameters = parameters
+        self._predictors = {}  # by the module of kernels
         self.arrays = self.views(parameters)
         self.layers = list(zip(self.arrays[0::2], self.arrays[1::2], strict=True))
 
@@ -129,11 +151,12 @@ class Network:
                 start = stop
         return arrays
 
-    # Views that are copied or pickled become arrays of their own: leave them out and take new ones.
+    # Views that are copied or pickled become arrays of their own, and a predictor knows where the
+    # parameters are: leave them out and make new ones.
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        del state["arrays"], state["layers"]
+        del state["arrays"], state["layers"], state["_predictors"]
         return state
 
     def __setstate__(self, state):
@@ -141,6 +164,10 @@ class Network:
         parameters = _aligned_zeros(len(self.parameters), self.parameters.dtype)
         parameters[...] = self.parameters
         self._bind(parameters)
+
+
+def _no_predictor(X, out):
+    """Leaves all prediction to the general way."""
 
 
 class OptimizerState:
@@ -484,17 +511,14 @@ def predict(network, inputs, output_code, out):
     That is `network.output_code`, or the one that turns logits into probabilities.
     """
     kernels = backends.current()
-    if _compiled(kernels, network) and len(inputs):
-        sparse = kernels.sparse_rows(inputs, SPARSE_DENSITY) if len(inputs) > 1 else None
+    if _compiled(kernels, network):
         kernels.infer(
-            *network.layout,
-            network.parameters,
-            inputs if sparse is None else None,
-            sparse,
+            *network.prediction_layout(output_code),
+            inputs,
+            None,
             out,
             _threads(network, len(inputs)),
         )
-        kernels.activation_forward(out, output_code, network.slopes[-1], out)
         return
     workspace = Workspace(network)
     for start in range(0, len(inputs), ROWS):

@@ -220,4 +220,15 @@ def infer(
     outputs: _Floats,
     threads: int,
 ) -> None: ...
+
+class Predictor:
+    def __init__(
+        self,
+        sizes: _Integers,
+        activations: _Integers,
+        slopes: npt.NDArray[np.float64],
+        parameters: _Floats,
+    ) -> None: ...
+    def __call__(self, X: object, out: object) -> _Floats | None: ...
+
 def sparse_rows(inputs: _Floats, density: float) -> _Sparse | None: ...

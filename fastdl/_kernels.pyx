@@ -8,6 +8,7 @@ GIL. Nothing is checked here unless the module was built with FASTDL_DEBUG=1; ca
 cimport numpy as cnp
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 import numpy as np
@@ -57,6 +58,8 @@ cdef extern from "_simd.h" nogil:
     #define c_planar_descent(wide, ...) BY_PRECISION(wide, planar_descent, __VA_ARGS__)
     #define c_train(wide, ...) BY_PRECISION(wide, train, __VA_ARGS__)
     #define c_infer(wide, ...) BY_PRECISION(wide, infer, __VA_ARGS__)
+    #define c_predict_memory(wide, ...) BY_PRECISION(wide, predict_memory, __VA_ARGS__)
+    #define c_predict_few(wide, ...) BY_PRECISION(wide, predict_few, __VA_ARGS__)
     #define c_count_nonzeros(wide, ...) BY_PRECISION(wide, count_nonzeros, __VA_ARGS__)
     #define c_take_nonzeros(wide, ...) BY_PRECISION(wide, take_nonzeros, __VA_ARGS__)
     """
@@ -182,6 +185,9 @@ cdef extern from "_simd.h" nogil:
         int threads
     Py_ssize_t c_train(bint wide, const plan* p)
     int c_infer(bint wide, const plan* p, void* outputs)
+    Py_ssize_t c_predict_memory(bint wide, const plan* p, Py_ssize_t rows)
+    void c_predict_few(bint wide, const plan* p, const void* inputs, char* memory, void* outputs)
+    void* scratch_memory(Py_ssize_t bytes)
     int64_t c_count_nonzeros(
         bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int64_t* starts)
     void c_take_nonzeros(
@@ -881,6 +887,10 @@ def infer(
     int threads,
 ):
     """Write a network's outputs for all rows of `inputs`, or of `sparse`, to outputs (n, O)."""
+    if FASTDL_DEBUG:
+        n = len(outputs)
+        verify(parameters, ((inputs, (n, sizes[0])), (outputs, (n, sizes[len(activations)]))))
+        assert sparse is None or len(sparse[0]) == n + 1
     cdef plan p
     memset(&p, 0, sizeof(plan))
     describe(&p, sizes, activations, slopes, parameters, inputs, sparse, threads)
@@ -891,6 +901,86 @@ def infer(
         status = c_infer(wide, &p, data(outputs))
     if status < 0:
         raise MemoryError("no memory or no threads for prediction")
+
+
+# What a Predictor takes: for more, what else a call costs is not felt, and threads are wanted.
+cdef enum:
+    FEW_ROWS = 32
+    FEW_PRODUCTS = 1 << 22
+
+
+cdef class Predictor:
+    """Prediction of a row, or a few, with next to nothing between the caller and the kernel.
+
+    It takes a network as `infer` does, whose parameters must stay where they are, and computes in
+    memory of its own, which the GIL guards.
+    """
+
+    cdef plan p
+    cdef tuple kept
+    cdef bint wide
+    cdef int dtype
+    cdef Py_ssize_t most_rows, features, units
+    cdef char* memory
+
+    def __cinit__(
+        self,
+        cnp.ndarray sizes not None,
+        cnp.ndarray activations not None,
+        cnp.ndarray slopes not None,
+        cnp.ndarray parameters not None,
+    ):
+        self.kept = sizes, activations, slopes, parameters
+        describe(&self.p, sizes, activations, slopes, parameters, parameters, None, 1)
+        self.wide = is_wide(parameters)
+        self.dtype = cnp.PyArray_TYPE(parameters)
+        self.most_rows = min(FEW_ROWS, FEW_PRODUCTS // rows_of(parameters))
+        self.features, self.units = self.p.sizes[0], self.p.sizes[self.p.layers]
+        self.memory = <char*> scratch_memory(
+            c_predict_memory(self.wide, &self.p, max(self.most_rows, 1)))
+        if self.memory == NULL:
+            raise MemoryError("no memory for prediction")
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    def __call__(self, X, out):
+        """The outputs for X, in `out` unless that is None; None for what is left to the general way.
+
+        That is all but C-contiguous, aligned arrays of the network's dtype, few rows of X, and an
+        `out` that is apart from X.
+        """
+        if not self.fits(X, self.features) or not 1 <= rows_of(X) <= self.most_rows:
+            return None
+        cdef cnp.npy_intp[2] shape = [rows_of(X), self.units]
+        if out is None:
+            out = cnp.PyArray_EMPTY(2, shape, self.dtype, 0)
+        elif not (
+            self.fits(out, self.units)
+            and rows_of(out) == shape[0]
+            and cnp.PyArray_ISWRITEABLE(out)
+            and apart(X, out)
+        ):
+            return None
+        self.p.n = shape[0]
+        c_predict_few(self.wide, &self.p, data(X), self.memory, data(out))
+        return out
+
+    cdef inline bint fits(self, array, Py_ssize_t columns) noexcept:
+        return (
+            cnp.PyArray_CheckExact(array)
+            and cnp.PyArray_TYPE(array) == self.dtype
+            and cnp.PyArray_NDIM(array) == 2
+            and cnp.PyArray_ISCARRAY_RO(array)
+            and columns_of(array) == columns
+        )
+
+
+cdef inline bint apart(cnp.ndarray left, cnp.ndarray right) noexcept:
+    """Whether two contiguous arrays share no memory."""
+    cdef const char* first = <const char*> data(left)
+    cdef const char* second = <const char*> data(right)
+    return first + cnp.PyArray_NBYTES(left) <= second or second + cnp.PyArray_NBYTES(right) <= first
 
 
 cdef int describe(
@@ -909,6 +999,8 @@ cdef int describe(
         assert dims(sizes) == (count + 1,) and dims(slopes) == (count,)
         assert count <= ENGINE_LAYERS and 1 <= threads <= MOST_THREADS
         assert (inputs is None) != (sparse is None)
+        verify(parameters, ((parameters, (
+            sum((i + 1) * o for i, o in zip(sizes[:count].tolist(), sizes[1:].tolist())),)),))
     p.layers = <int> rows_of(activations)
     p.sizes = <const int64_t*> data(sizes)
     p.activations = <const int64_t*> data(activations)

@@ -325,6 +325,7 @@ static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t ro
 #include "_operations.h"
 #include "_descent.h"
 #include "_engine.h"
+#include "_predict.h"
 #undef REAL
 #undef WORD
 #undef SINGLE
@@ -351,6 +352,7 @@ static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t ro
 #include "_operations.h"
 #include "_descent.h"
 #include "_engine.h"
+#include "_predict.h"
 #undef REAL
 #undef WORD
 #undef SINGLE

@@ -471,6 +471,11 @@ class MLP:
             If X does not fit the network, or `out` has another shape or dtype, can't be written or
             overlaps X.
 
+        Notes
+        -----
+        Quickest for a row, or a few, is a C-contiguous X of the network's dtype; with `out` too,
+        nothing is allocated. A row's outputs are the same whichever rows stand beside it.
+
         Examples
         --------
         >>> import numpy as np
@@ -479,7 +484,8 @@ class MLP:
         array([[0.333, 0.333, 0.333],
                [0.333, 0.333, 0.333]], dtype=float32)
         """
-        return self._predict(X, self._network.output_code, out)
+        outputs = self._network.predict_few(X, out)
+        return self._predict(X, self._network.output_code, out) if outputs is None else outputs
 
     def predict_proba(self, X):
         """The probability of each class for rows X, as scikit-learn's classifiers give it.
