@@ -177,11 +177,12 @@ cdef extern from "_simd.h" nogil:
         int threads
     Py_ssize_t c_train(bint wide, const plan* p)
     int c_infer(bint wide, const plan* p, void* outputs)
-    int64_t c_count_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int64_t* starts)
+    bint c_count_nonzeros(
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
+        int64_t* starts, void* used)
     void c_take_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int32_t* positions,
-        void* values, void* used)
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
+        const int64_t* starts, int32_t* positions, void* values)
 
 
 CPU_LEVEL = FASTDL_CPU_LEVEL.decode()
@@ -921,28 +922,39 @@ cdef int describe(
     return 0
 
 
-def sparse_rows(cnp.ndarray inputs not None, double density):
-    """The nonzero elements of inputs (n, I), or None where more than the share `density` is not 0.
+def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
+    """Whether all of inputs (n, I) is finite; and its nonzero elements.
 
     Returns
     -------
-    starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1]
-    live : int32, the columns in which some row is not 0
+    bool
+    tuple or None
+        None where more than the share `density` is not 0, or something is not finite; else
+        starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1],
+        and behind the last row's there are 16 zeros;
+        live : int32, the columns in which some row is not 0.
     """
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)),))
+        assert 1 <= threads <= MOST_THREADS
     cdef Py_ssize_t n = rows_of(inputs), width = columns_of(inputs)
-    cdef bint wide = is_wide(inputs)
+    cdef bint wide = is_wide(inputs), finite
     cdef cnp.ndarray starts = np.empty(n + 1, np.int64)
-    cdef int64_t count
+    cdef cnp.ndarray used = np.zeros((threads, width), np.uint64 if wide else np.uint32)
     with nogil:
-        count = c_count_nonzeros(wide, data(inputs), n, width, <int64_t*> data(starts))
-    if count > density * n * width:
-        return None
-    # With room behind for the vector that the kernel writes whole.
+        finite = c_count_nonzeros(
+            wide, data(inputs), n, width, threads, <int64_t*> data(starts), data(used))
+    cdef int64_t count = (<int64_t*> data(starts))[n]
+    if not finite or count > density * n * width or width > 2**31 - 1:
+        return finite, None
+    # A vector that starts at the last element may be read whole.
     cdef cnp.ndarray columns = np.empty(count + 16, np.int32)
     cdef cnp.ndarray values = np.empty(count + 16, inputs.dtype)
-    cdef cnp.ndarray used = np.empty(width, np.uint64 if wide else np.uint32)
+    columns[count:] = 0
+    values[count:] = 0
     with nogil:
         c_take_nonzeros(
-            wide, data(inputs), n, width, <int32_t*> data(columns), data(values),
-            data(used))
-    return starts, columns, values, np.flatnonzero(used).astype(np.int32)
+            wide, data(inputs), n, width, threads, <int64_t*> data(starts),
+            <int32_t*> data(columns), data(values))
+    live = np.flatnonzero(used.any(axis=0)).astype(np.int32)
+    return finite, (starts, columns, values, live)

@@ -301,6 +301,7 @@ typedef struct {
 #include "_operations.h"
 #include "_descent.h"
 #include "_engine.h"
+#include "_sparse.h"
 #undef REAL
 #undef WORD
 #undef SINGLE
@@ -327,6 +328,7 @@ typedef struct {
 #include "_operations.h"
 #include "_descent.h"
 #include "_engine.h"
+#include "_sparse.h"
 #undef REAL
 #undef WORD
 #undef SINGLE
