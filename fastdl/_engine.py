@@ -2,9 +2,9 @@
 
 Nothing here checks, converts or copies, but for `without_zeros`: `network.py` has done so. Every
 function works on a `Network`, whose arrays are plain, contiguous and of one dtype, and calls the
-kernels of the backend in use. `train_steps` is the one loop over batches: it takes arrays and numbers, changes the
-parameters, the optimizer's slots, two counters and the running totals in place, and asks Python for
-nothing in between.
+kernels of the backend in use. `train_steps` is the one loop over batches: it takes arrays and
+numbers, changes the parameters, the optimizer's slots, two counters and the running totals in
+place, and asks Python for nothing in between.
 """
 
 import contextlib
