@@ -56,6 +56,7 @@ typedef struct {
     int whole_rows;     /* cut by rows of the batch after the product, not by units */
     int lists;          /* its inputs are listed without zeros */
     int blocks;         /* of inputs */
+    const int64_t *edges; /* (blocks + 1,) between them, or NULL: all alike */
     double slope;       /* of the activation */
     double dropout;     /* rate after it */
     ptrdiff_t offset;   /* of weights (inputs, outputs) in the flat arrays; bias (outputs,) follows */
@@ -122,6 +123,7 @@ INLINE FN(range) FN(own_blocks)(const FN(layer) *y, int thread, int threads) {
 
 /* The inputs of some blocks. */
 INLINE FN(range) FN(block_inputs)(const FN(layer) *y, FN(range) blocks) {
+    if (y->edges) return (FN(range)){y->edges[blocks.start], y->edges[blocks.stop]};
     return (FN(range)){block_edge(y->inputs, blocks.start, y->blocks),
                        block_edge(y->inputs, blocks.stop, y->blocks)};
 }
@@ -1121,6 +1123,7 @@ static FN(engine) FN(prepare)(const plan *p) {
             .blocks = in_parts ? PARTS
                       : before ? (int)((inputs + WIDE_BLOCK - 1) / WIDE_BLOCK)
                                : PARTS,
+            .edges = before ? NULL : p->edges,
             .slope = p->slopes[l],
             .dropout = p->dropout ? p->dropout[l] : 0,
             .offset = offset,
@@ -1155,49 +1158,3 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef WITH_VECTORS
 #undef LISTED_INPUTS
 #undef LISTED_INPUTS_
-
-/* ------------------------------------------------------------------------------- sparse rows */
-
-/* starts (rows + 1,) of the nonzero elements of each row, and their number in all. */
-static int64_t FN(count_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t columns,
-                                  int64_t *starts) {
-    starts[0] = 0;
-    for (ptrdiff_t b = 0; b < rows; b++, inputs += columns) {
-        int32_t count = 0;
-#pragma omp simd reduction(+ : count)
-        for (ptrdiff_t i = 0; i < columns; i++) count += inputs[i] != 0;
-        starts[b + 1] = starts[b] + count;
-    }
-    return starts[rows];
-}
-
-/* Their columns and values, with room for a vector more; used (columns,) is not 0 for the columns that
- * some row has. */
-static void FN(take_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t columns,
-                              int32_t *positions, REAL *values, WORD *used) {
-    memset(used, 0, columns * sizeof *used);
-    for (ptrdiff_t b = 0; b < rows; b++, inputs += columns) {
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < columns; i++) used[i] |= inputs[i] != 0;
-        ptrdiff_t i = 0;
-#if SINGLE && defined(__AVX512F__)
-        const __m512i ascending =
-            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        for (; i + 16 <= columns; i += 16) {
-            const __m512 x = _mm512_loadu_ps(inputs + i);
-            const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)i));
-            _mm512_storeu_ps(values, _mm512_maskz_compress_ps(there, x));
-            _mm512_storeu_si512(positions, _mm512_maskz_compress_epi32(there, place));
-            values += __builtin_popcount(there);
-            positions += __builtin_popcount(there);
-        }
-#endif
-        for (; i < columns; i++) {
-            *positions = (int32_t)i;
-            *values = inputs[i];
-            positions += inputs[i] != 0;
-            values += inputs[i] != 0;
-        }
-    }
-}

@@ -1,10 +1,10 @@
 """The training loop on prepared arrays: what stands between `MLP` and the kernels.
 
-Nothing here checks, converts or copies: `network.py` has done so. Every function works on a
-`Network`, whose arrays are plain, contiguous and of one dtype, and calls the kernels of the backend
-in use. `train_steps` is the one loop over batches: it takes arrays and numbers, changes the
-parameters, the optimizer's slots, two counters and the running totals in place, and asks Python for
-nothing in between.
+Nothing here checks, converts or copies, but for `without_zeros`: `network.py` has done so. Every
+function works on a `Network`, whose arrays are plain, contiguous and of one dtype, and calls the
+kernels of the backend in use. `train_steps` is the one loop over batches: it takes arrays and
+numbers, changes the parameters, the optimizer's slots, two counters and the running totals in
+place, and asks Python for nothing in between.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import backends
+from ._sparse import SparseRows
 from .reference import GELU, LINEAR, SILU
 
 # A cache line, and a vector of the widest instruction set: loads from these arrays don't straddle.
@@ -36,18 +37,21 @@ ROWS = 512
 # beyond it, a dense product is faster.
 SPARSE_DENSITY = 0.3
 
+# Inputs to look through for each thread: creating one takes as long as a tenth of them.
+_THREADED_INPUTS = 1 << 18
+
 # Multiplications of a step for each thread: with fewer, they wait for each other too often.
 _THREADED_PRODUCTS = 2_000_000
 
 
 class Data(NamedTuple):
-    """Rows to train on or to score: inputs (n, I), targets as the loss takes them.
+    """Rows to train on or to score: inputs (n, I), dense or sparse, targets as the loss takes them.
 
     `labels` is what accuracy is counted against, None for regression; `sample_weight` (n,) may be
     None.
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray | SparseRows
     targets: np.ndarray
     labels: np.ndarray | None
     sample_weight: np.ndarray | None
@@ -207,7 +211,6 @@ class Workspace:
         self._network = network
         self._batches = {}
         self._outputs = {}
-        self._sparse = {}
 
     def batch(self, rows):
         """The memory for a batch of so many rows."""
@@ -223,15 +226,6 @@ class Workspace:
                 outputs=[np.empty(shape, dtype)], gradients=[np.empty(shape, dtype)]
             )
         return self._outputs[rows]
-
-    def sparse(self, data):
-        """The rows of `data` without their zeros, where it is mostly zeros; None elsewhere."""
-        key = id(data.inputs)
-        if key not in self._sparse:
-            # With the array, so that its id is not given to another one.
-            rows = backends.current().sparse_rows(data.inputs, SPARSE_DENSITY)
-            self._sparse[key] = data.inputs, rows
-        return self._sparse[key][1]
 
     @cached_property
     def gradients(self):
@@ -382,10 +376,7 @@ def _step(
     rows = min(batch_size, len(data.inputs) - start)
     batch = workspace.batch(rows)
     chosen = _take(data, order, start, start + rows, batch.inputs)
-    step = network.iterations
-    fed = _forward(kernels, network, batch, chosen.inputs, step)
-    loss = _loss(kernels, network, batch, chosen)
-    _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
+    loss = _loss_and_gradients(kernels, network, workspace, chosen, network.iterations)
     loss += _add_penalties(kernels, network, workspace)
     _update(kernels, network, state, workspace, learning_rate)
     network.iterations += 1
@@ -409,7 +400,6 @@ def _compiled_steps(
     limit,
 ):
     optimizer = state.optimizer
-    sparse = workspace.sparse(data)
     limits = [
         math.inf if value is None else value
         for value in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
@@ -436,8 +426,7 @@ def _compiled_steps(
         slots[0],
         slots[1],
         workspace.gradients if clips else None,
-        data.inputs if sparse is None else None,
-        sparse,
+        *_dense_and_sparse(data.inputs),
         data.targets,
         data.labels if loss.endswith("categorical_crossentropy") else None,
         data.sample_weight,
@@ -456,6 +445,35 @@ def _compiled(kernels, network):
     return len(network.layers) <= getattr(kernels, "MOST_LAYERS", 0)
 
 
+def without_zeros(network, inputs):
+    """Inputs as training and prediction go through them fastest, and whether all are finite.
+
+    They become SparseRows where they are mostly zeros and the kernels in use can skip these. The
+    second result is None where the kernels don't look for that.
+    """
+    kernels = backends.current()
+    if isinstance(inputs, SparseRows) or not _compiled(kernels, network):
+        return inputs, None
+    threads = max(1, min(backends.available_threads(), inputs.size // _THREADED_INPUTS))
+    finite, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, threads)
+    if arrays is not None:
+        starts, columns, values, live = arrays
+        inputs = SparseRows(starts, columns, values, inputs.shape[1], live)
+    return inputs, finite
+
+
+def _dense_and_sparse(inputs):
+    """Inputs as the two arguments of the kernels for them, one of which is None."""
+    if not isinstance(inputs, SparseRows):
+        return inputs, None
+    return None, (*inputs.arrays, *inputs.blocks(backends.current()))
+
+
+def _dense(inputs):
+    """Inputs as the kernels for single layers take them."""
+    return inputs.toarray() if isinstance(inputs, SparseRows) else inputs
+
+
 def _threads(network, rows):
     """How many threads a step with so many rows is worth, of those the process may use."""
     worth = rows * len(network.parameters) // _THREADED_PRODUCTS
@@ -466,10 +484,18 @@ def gradients(network, data):
     """Loss of all rows as one batch, without dropout, and its gradient in each array."""
     kernels = backends.current()
     workspace = Workspace(network)
-    batch = workspace.batch(len(data.inputs))
-    fed = _forward(kernels, network, batch, data.inputs, None)
-    loss = _loss(kernels, network, batch, data)
-    _backward(kernels, network, batch, fed, None, workspace.gradient_arrays)
+    rows = len(data.inputs)
+    if isinstance(data.inputs, SparseRows) and rows > ROWS:
+        # All at once, they may be too many to be dense.
+        loss, sums = 0.0, np.zeros_like(workspace.gradients)
+        for start in range(0, rows, ROWS):
+            part = data.part(start, start + ROWS)
+            share = len(part.inputs) / rows
+            loss += share * _loss_and_gradients(kernels, network, workspace, part, None)
+            sums += share * workspace.gradients
+        workspace.gradients[...] = sums
+    else:
+        loss = _loss_and_gradients(kernels, network, workspace, data, None)
     loss += _add_penalties(kernels, network, workspace)
     return loss, workspace.gradient_arrays
 
@@ -482,12 +508,10 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
     if _compiled(kernels, network):
         rows = len(data.inputs)
         batch = workspace.outputs(rows)
-        sparse = workspace.sparse(data)
         kernels.infer(
             *network.layout,
             network.parameters,
-            data.inputs if sparse is None else None,
-            sparse,
+            *_dense_and_sparse(data.inputs),
             batch.outputs[-1],
             _threads(network, rows),
         )
@@ -498,7 +522,7 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
             part = data.part(start, start + batch_size)
             rows = len(part.inputs)
             batch = workspace.batch(rows)
-            _forward(kernels, network, batch, part.inputs, None)
+            _forward(kernels, network, batch, _dense(part.inputs), None)
             loss = _loss(kernels, network, batch, part)
             totals += (loss * rows, _correct(network, batch, part), rows)
     totals[0] += _add_penalties(kernels, network, workspace) * totals[2]
@@ -514,8 +538,7 @@ def predict(network, inputs, output_code, out):
     if _compiled(kernels, network):
         kernels.infer(
             *network.prediction_layout(output_code),
-            inputs,
-            None,
+            *_dense_and_sparse(inputs),
             out,
             _threads(network, len(inputs)),
         )
@@ -523,7 +546,7 @@ def predict(network, inputs, output_code, out):
     workspace = Workspace(network)
     for start in range(0, len(inputs), ROWS):
         part = inputs[start : start + ROWS]
-        fed = _forward(kernels, network, workspace.batch(len(part)), part, None)
+        fed = _forward(kernels, network, workspace.batch(len(part)), _dense(part), None)
         kernels.activation_forward(
             fed[-1], output_code, network.slopes[-1], out[start : start + ROWS]
         )
@@ -544,10 +567,22 @@ def _take(data, order, start, stop, inputs):
     if order is None:
         return data.part(start, stop)
     rows = order[start:stop]
-    # The mode that writes to `out` directly; the rows are in range.
-    np.take(data.inputs, rows, axis=0, out=inputs, mode="clip")
+    if isinstance(data.inputs, SparseRows):
+        data.inputs.toarray(rows, out=inputs)
+    else:
+        # The mode that writes to `out` directly; the rows are in range.
+        np.take(data.inputs, rows, axis=0, out=inputs, mode="clip")
     others = (array if array is None else array[rows] for array in data[1:])
     return Data(inputs, *others)
+
+
+def _loss_and_gradients(kernels, network, workspace, data, step):
+    """The loss of all rows as one batch; its gradients, without penalties, go to the workspace."""
+    batch = workspace.batch(len(data.inputs))
+    fed = _forward(kernels, network, batch, _dense(data.inputs), step)
+    loss = _loss(kernels, network, batch, data)
+    _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
+    return loss
 
 
 def _forward(kernels, network, batch, inputs, step):

@@ -136,7 +136,7 @@ cdef extern from "_simd.h" nogil:
     int ENGINE_LAYERS "MOST_LAYERS"
     int PARTS
     void cut_rows(
-        const int64_t* starts, const int32_t* columns, Py_ssize_t rows, Py_ssize_t inputs,
+        const int64_t* starts, const int32_t* columns, Py_ssize_t rows, const int64_t* edges,
         int32_t* cuts)
     double seconds()
     ctypedef struct plan:
@@ -168,6 +168,7 @@ cdef extern from "_simd.h" nogil:
         const int64_t* starts
         const int32_t* columns
         const void* values
+        const int64_t* edges
         const int32_t* cuts
         const int32_t* live
         Py_ssize_t live_count
@@ -188,11 +189,12 @@ cdef extern from "_simd.h" nogil:
     Py_ssize_t c_predict_memory(bint wide, const plan* p, Py_ssize_t rows)
     void c_predict_few(bint wide, const plan* p, const void* inputs, char* memory, void* outputs)
     void* scratch_memory(Py_ssize_t bytes)
-    int64_t c_count_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int64_t* starts)
+    bint c_count_nonzeros(
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
+        int64_t* starts, void* used)
     void c_take_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int32_t* positions,
-        void* values, void* used)
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
+        const int64_t* starts, int32_t* positions, void* values)
 
 
 CPU_LEVEL = FASTDL_CPU_LEVEL.decode()
@@ -774,6 +776,8 @@ def planar_descent(
 
 # The deepest network that the engine takes.
 MOST_LAYERS = ENGINE_LAYERS
+# Blocks of a layer's inputs.
+BLOCKS = PARTS
 
 # Its codes: updates and losses by the names of their kernels.
 UPDATES = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
@@ -1009,44 +1013,67 @@ cdef int describe(
     p.inputs = data(inputs)
     p.threads = threads
     if sparse is not None:
-        starts, columns, values, live, cuts = sparse
+        starts, columns, values, live, edges, cuts = sparse
         p.starts = <const int64_t*> data(starts)
         p.columns = <const int32_t*> data(columns)
         p.values = data(values)
+        p.edges = <const int64_t*> data(edges)
         p.cuts = <const int32_t*> data(cuts)
         p.live = <const int32_t*> data(live)
         p.live_count = len(live)
     return 0
 
 
-def sparse_rows(cnp.ndarray inputs not None, double density):
-    """The nonzero elements of inputs (n, I), or None where more than the share `density` is not 0.
+def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
+    """Whether all of inputs (n, I) is finite; and its nonzero elements.
 
     Returns
     -------
-    starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1]
-    live : int32, the columns in which some row is not 0
-    cuts (n, 3) int32 : how many of a row's columns lie before each block of the engine's but the first
+    bool
+    tuple or None
+        None where more than the share `density` is not 0, or something is not finite; else
+        starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1],
+        and behind the last row's there are 16 zeros;
+        live : int32, the columns in which some row is not 0.
     """
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)),))
+        assert 1 <= threads <= MOST_THREADS
     cdef Py_ssize_t n = rows_of(inputs), width = columns_of(inputs)
-    cdef bint wide = is_wide(inputs)
+    cdef bint wide = is_wide(inputs), finite
     cdef cnp.ndarray starts = np.empty(n + 1, np.int64)
-    cdef int64_t count
+    cdef cnp.ndarray used = np.zeros((threads, width), np.uint64 if wide else np.uint32)
     with nogil:
-        count = c_count_nonzeros(wide, data(inputs), n, width, <int64_t*> data(starts))
-    if count > density * n * width:
-        return None
-    # With room behind for the vector that the kernel writes whole.
+        finite = c_count_nonzeros(
+            wide, data(inputs), n, width, threads, <int64_t*> data(starts), data(used))
+    cdef int64_t count = (<int64_t*> data(starts))[n]
+    if not finite or count > density * n * width or width > 2**31 - 1:
+        return finite, None
+    # A vector that starts at the last element may be read whole.
     cdef cnp.ndarray columns = np.empty(count + 16, np.int32)
     cdef cnp.ndarray values = np.empty(count + 16, inputs.dtype)
-    cdef cnp.ndarray used = np.empty(width, np.uint64 if wide else np.uint32)
+    columns[count:] = 0
+    values[count:] = 0
     with nogil:
         c_take_nonzeros(
-            wide, data(inputs), n, width, <int32_t*> data(columns), data(values),
-            data(used))
-    cdef cnp.ndarray cuts = np.empty((n, PARTS - 1), np.int32)
+            wide, data(inputs), n, width, threads, <int64_t*> data(starts),
+            <int32_t*> data(columns), data(values))
+    live = np.flatnonzero(used.any(axis=0)).astype(np.int32)
+    return finite, (starts, columns, values, live)
+
+
+def part_rows(
+    cnp.ndarray starts not None,
+    cnp.ndarray columns not None,
+    cnp.ndarray edges not None,
+    cnp.ndarray cuts not None,
+):
+    """Write how many of a row's columns lie before edges 1, 2, ... but the last to cuts (n, PARTS - 1)."""
+    if FASTDL_DEBUG:
+        assert dims(edges) == (PARTS + 1,) and edges.dtype == starts.dtype == np.int64
+        assert dims(cuts) == (len(starts) - 1, PARTS - 1) and cuts.dtype == np.int32
+    cdef Py_ssize_t n = rows_of(cuts)
     with nogil:
         cut_rows(
-            <const int64_t*> data(starts), <const int32_t*> data(columns), n, width,
-            <int32_t*> data(cuts))
-    return starts, columns, values, np.flatnonzero(used).astype(np.int32), cuts
+            <const int64_t*> data(starts), <const int32_t*> data(columns), n,
+            <const int64_t*> data(edges), <int32_t*> data(cuts))

@@ -233,7 +233,10 @@ typedef struct {
     const int64_t *starts;
     const int32_t *columns;
     const void *values;
-    const int32_t *cuts; /* (n, PARTS - 1) where a row's columns go from block to block */
+    /* (PARTS + 1,) the features at which the first layer's blocks begin and the last ends, and (n, PARTS
+     * - 1) how many of a row's columns lie before each block but the first */
+    const int64_t *edges;
+    const int32_t *cuts;
     const int32_t *live; /* (live_count,) columns that some row has, or NULL: all of them */
     ptrdiff_t live_count;
     const void *targets;   /* int64 (n,) for the sparse loss, else (n, outputs) */
@@ -255,12 +258,12 @@ static inline ptrdiff_t block_edge(ptrdiff_t inputs, ptrdiff_t block, ptrdiff_t 
     return edge < inputs ? edge : inputs;
 }
 
-/* cuts (rows, PARTS - 1): how many of each row's columns lie before each block but the first. */
-static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t rows, ptrdiff_t inputs,
-                     int32_t *cuts) {
+/* cuts (rows, PARTS - 1): how many of each row's columns lie before edges 1, 2, ... */
+static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t rows,
+                     const int64_t *edges, int32_t *cuts) {
     for (ptrdiff_t b = 0; b < rows; b++)
         for (int block = 1; block < PARTS; block++) {
-            const int32_t edge = (int32_t)block_edge(inputs, block, PARTS);
+            const int32_t edge = (int32_t)edges[block];
             int32_t before = 0;
 #pragma omp simd reduction(+ : before)
             for (int64_t k = starts[b]; k < starts[b + 1]; k++) before += columns[k] < edge;
@@ -326,6 +329,7 @@ static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t ro
 #include "_descent.h"
 #include "_engine.h"
 #include "_predict.h"
+#include "_sparse.h"
 #undef REAL
 #undef WORD
 #undef SINGLE
@@ -353,6 +357,7 @@ static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t ro
 #include "_descent.h"
 #include "_engine.h"
 #include "_predict.h"
+#include "_sparse.h"
 #undef REAL
 #undef WORD
 #undef SINGLE

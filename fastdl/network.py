@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import _engine, activations, checks, losses, optimizers
+from . import _engine, _sparse, activations, checks, losses, optimizers
 from ._declarative import from_config, to_config
 from ._optional import optional_import
 from .callbacks import Callback, CallbackList, History, ProgressBar
@@ -252,7 +252,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like (n, features)
+        X : array_like or scipy.sparse matrix (n, features)
             More than two dimensions, such as images, count as one row of features each.
         y : array_like
             For categorical cross-entropy integer labels (n,) or rows (n, classes) of
@@ -455,7 +455,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like (n, features)
+        X : array_like or scipy.sparse matrix (n, features)
             As for `fit`; n may be 0.
         out : ndarray (n, units), optional
             Of the network's dtype; receives the result.
@@ -492,7 +492,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like (n, features)
+        X : array_like or scipy.sparse matrix (n, features)
 
         Returns
         -------
@@ -524,7 +524,9 @@ class MLP:
     def _predict(self, X, output_code, out):
         inputs = self._inputs("X", X)
         shape = (len(inputs), self.sizes[-1])
-        out = checks.output("out", out, shape=shape, dtype=self.dtype, inputs={"X": inputs})
+        # Sparse rows are copies.
+        others = {} if _sparse.is_sparse(X) else {"X": inputs}
+        out = checks.output("out", out, shape=shape, dtype=self.dtype, inputs=others)
         _engine.predict(self._network, inputs, output_code, out)
         return out
 
@@ -557,7 +559,7 @@ class MLP:
         >>> loss, weights.ravel().tolist(), bias.tolist()
         (4.0, [4.0, 4.0], [4.0])
         """
-        return _engine.gradients(self._network, self._data(X, y, sample_weight))
+        return _engine.gradients(self._network, self._data(X, y, sample_weight, fastest=False))
 
     # --------------------------------------------------------------------------------- parameters
 
@@ -810,7 +812,11 @@ class MLP:
     # ------------------------------------------------------------------------- checks of arguments
 
     def _inputs(self, name, X):
-        """X as rows (n, features) of the network's dtype."""
+        """X as rows (n, features) of the network's dtype, sparse ones as SparseRows."""
+        if _sparse.is_sparse(X):
+            rows = _sparse.as_rows(name, X, self.sizes[0], self.dtype)
+            # Dense they are faster, and take about as much memory.
+            return rows.toarray() if rows.density > _engine.SPARSE_DENSITY else rows
         inputs = checks.as_array(name, X, dtype=self.dtype)
         if inputs.ndim < 2 or math.prod(inputs.shape[1:]) != self.sizes[0]:
             raise ValueError(
@@ -819,9 +825,19 @@ class MLP:
             )
         return inputs.reshape(len(inputs), self.sizes[0])
 
-    def _data(self, X, y, sample_weight, names=("X", "y", "sample_weight")):
-        """Rows, targets and weights as the engine takes them."""
-        inputs = checks.finite(names[0], checks.nonempty(names[0], self._inputs(names[0], X)))
+    def _finite(self, name, inputs, fastest):
+        """Rows, if all of them are finite; `fastest` turns them into what is trained on fastest."""
+        if isinstance(inputs, _sparse.SparseRows):
+            return _sparse.finite(name, inputs)
+        rows, known = _engine.without_zeros(self._network, inputs) if fastest else (inputs, None)
+        if not known:
+            checks.finite(name, inputs)
+        return rows
+
+    def _data(self, X, y, sample_weight, names=("X", "y", "sample_weight"), *, fastest=True):
+        """Rows, targets and weights as the engine takes them; `fastest` as for `_finite`."""
+        inputs = checks.nonempty(names[0], self._inputs(names[0], X))
+        inputs = self._finite(names[0], inputs, fastest)
         rows = len(inputs)
         targets, labels = self._loss.targets(names[1], y, rows, self.sizes[-1], self.dtype)
         if sample_weight is not None:

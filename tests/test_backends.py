@@ -361,7 +361,7 @@ def test_unknown_attribute_is_an_attribute_error():
 
 # Each layer imports from itself and from those above it in this list.
 LAYERS = (
-    {"_kernels", "_optional", "checks", "jit_kernels", "reference"},
+    {"_kernels", "_optional", "_sparse", "checks", "jit_kernels", "reference"},
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
