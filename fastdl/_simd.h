@@ -300,6 +300,7 @@ typedef struct {
 #include "_matmul.h"
 #include "_operations.h"
 #include "_descent.h"
+#include "_thin.h"
 #include "_engine.h"
 #undef REAL
 #undef WORD
@@ -326,6 +327,7 @@ typedef struct {
 #include "_matmul.h"
 #include "_operations.h"
 #include "_descent.h"
+#include "_thin.h"
 #include "_engine.h"
 #undef REAL
 #undef WORD
