@@ -1136,6 +1136,7 @@ static FN(engine) FN(prepare)(const plan *p) {
 /* Takes the steps of a plan; returns how many there was time for, or -1 where memory or threads are
  * not to be had. */
 static ptrdiff_t FN(train)(const plan *p) {
+    if (FN(is_thin)(p)) return FN(train_thin)(p);
     FN(engine) e = FN(prepare)(p);
     if (e.p.live && !FN(dead_stay)(&e)) e.p.live = NULL;
     e.words = (p->batch + 31) / 32;

@@ -172,6 +172,85 @@ def test_deeper_networks_go_layer_by_layer():
     assert_same_training({"sizes": [11, *[4] * 64, 3]}, {"optimizer": SGD(0.1)}, X, y)
 
 
+# Networks of a few units, whose vectors run along the rows of the batch.
+
+SMOOTH = ["linear", "sigmoid", "tanh", "softplus", "silu", "gelu", "softmax", "log_softmax"]
+KINKED = ["relu", "leaky_relu", "elu"]
+THIN_FIT = {"batch_size": 21, "optimizer": SGD(0.05)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_thin_optimizers(optimizer):
+    X, y = data(features=3)
+    arguments = {"sizes": [3, 7, 4, 3], "dropout": [0.3, 0.0], "l1": 0.001, "l2": 0.002}
+    assert_same_training(arguments, THIN_FIT | {"optimizer": OPTIMIZERS[optimizer]}, X, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("activation", SMOOTH + KINKED)
+def test_thin_activations(activation, dropout, dtype):
+    X, y = data(features=5)
+    arguments = {
+        "sizes": [5, 6, 5, 3],
+        "activation": activation,
+        "dropout": dropout,
+        "dtype": dtype,
+    }
+    assert_same_training(arguments, THIN_FIT, X, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("output", ["logits", "sigmoid", "softmax"])
+@pytest.mark.parametrize(
+    ("loss", "units"),
+    [
+        (BinaryCrossentropy(label_smoothing=0.1), 1),
+        ("binary_crossentropy", 3),
+        ("categorical_crossentropy", 3),
+        (CategoricalCrossentropy(label_smoothing=0.1), 3),
+        (CategoricalCrossentropy(label_smoothing=0.1), "classes"),
+        ("mse", 1),
+        ("mae", 3),
+        (Huber(0.5), 2),
+    ],
+)
+def test_thin_losses(loss, units, output, weighted, dtype):
+    X, y = data(features=3)
+    rng = np.random.default_rng(1)
+    targets = {
+        1: rng.integers(0, 2, len(X)),
+        2: rng.normal(size=(len(X), 2)),
+        3: one_hot(y),
+        "classes": y,
+    }[units]
+    outputs = 3 if units == "classes" else units
+    arguments = {"sizes": [3, 5, outputs], "loss": loss, "dtype": dtype}
+    if output != "logits":
+        arguments["output_activation"] = output
+    fit = THIN_FIT | {"sample_weight": rng.random(len(X))} if weighted else THIN_FIT
+    assert_same_training(arguments, fit, X, targets)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [[1, 2], [2, 4, 2], [16, 2], [15, 9, 16, 13], [3, 4, 5, 6, 7, 8]])
+@pytest.mark.parametrize("rows", [37, 127, 128, 129, 3001])
+def test_thin_shapes(rows, sizes, dtype):
+    X, y = data(rows, sizes[0], sizes[-1])
+    fit = {"batch_size": rows, "optimizer": SGD(0.05), "shuffle": False}
+    assert_same_training({"sizes": sizes, "dtype": dtype, "dropout": 0.2}, fit, X, y)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch_size", [4, 5, 21, 53])
+def test_thin_batches(batch_size, shuffle):
+    X, y = data(features=2, classes=2)
+    fit = {"batch_size": batch_size, "shuffle": shuffle, "optimizer": Adam(0.01)}
+    arguments = {"sizes": [2, 4, 1], "dropout": 0.5, "loss": "binary_crossentropy"}
+    assert_same_training(arguments, fit, X, y)
+
+
 def digest(net):
     return b"".join(array.tobytes() for array in net.weights)
 
@@ -188,9 +267,10 @@ def test_any_cut_gives_the_same_bits(monkeypatch):
     assert len(results) == 1
 
 
-def test_it_goes_on_where_a_call_ended(monkeypatch):
+@pytest.mark.parametrize("hidden", [20, 4])
+def test_it_goes_on_where_a_call_ended(hidden, monkeypatch):
     X, y = data()
-    arguments, fit = {"sizes": [11, 20, 3], "dropout": 0.5}, {"optimizer": Adam(0.01)}
+    arguments, fit = {"sizes": [11, hidden, 3], "dropout": 0.5}, {"optimizer": Adam(0.01)}
     whole, history = trained(arguments, fit, X, y)
     monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 0)
     parts, other = trained(arguments, fit, X, y)
