@@ -189,16 +189,16 @@ class Workspace:
     network : Network
     threads : int, optional
         The engine's; without it, what a step is worth.
-    sparse : dict, optional
+    sparse_data : dict, optional
         What `sparse` has found, to be shared between networks that see the same data.
     """
 
-    def __init__(self, network, threads=None, sparse=None):
+    def __init__(self, network, threads=None, sparse_data=None):
         self._network = network
         self.threads = threads
         self._batches = {}
         self._outputs = {}
-        self._sparse = {} if sparse is None else sparse
+        self._sparse = {} if sparse_data is None else sparse_data
 
     def batch(self, rows):
         """The memory for a batch of so many rows."""
@@ -223,6 +223,13 @@ class Workspace:
             rows = backends.current().sparse_rows(data.inputs, SPARSE_DENSITY)
             self._sparse[key] = data.inputs, rows
         return self._sparse[key][1]
+
+    def find_zeros(self, *parts):
+        """Ask `sparse` for this data now, where the passes will."""
+        if _compiled(backends.current(), self._network):
+            for data in parts:
+                if data is not None:
+                    self.sparse(data)
 
     @cached_property
     def gradients(self):

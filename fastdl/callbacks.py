@@ -496,4 +496,6 @@ def _per_step(seconds):
 
 
 def _metric(value):
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.4f}" if abs(value) > 1e-3 else f"{value:.4e}"

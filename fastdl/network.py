@@ -8,6 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,6 +36,24 @@ _PROGRESS_INTERVAL = 0.2
 
 # Seconds between two looks for Ctrl-C.
 _LISTENING_INTERVAL = 0.05
+
+
+class Training(NamedTuple):
+    """What `MLP.fit` is asked for, checked."""
+
+    data: _engine.Data
+    validation: _engine.Data | None
+    epochs: range
+    batch_size: int
+    optimizer: optimizers.Optimizer
+    shuffle: bool
+    callbacks: list[Callback]
+    verbose: int
+
+    @property
+    def steps(self):
+        """Steps of an epoch."""
+        return math.ceil(len(self.data.inputs) / self.batch_size)
 
 
 class MLP:
@@ -311,71 +330,62 @@ class MLP:
         batch_size = checks.integer("batch_size", batch_size, low=1)
         verbose = checks.integer("verbose", verbose, low=0, high=2)
         checks.boolean("shuffle", shuffle)
-        callbacks = _checked_callbacks(callbacks)
+        callbacks = checked_callbacks("callbacks", callbacks)
         optimizer = self._resolved_optimizer(optimizer)
         data, validation = self._training_data(
             X, y, sample_weight, class_weight, validation_data, validation_split
         )
-        return self._train(
+        training = Training(
             data,
             validation,
-            epochs=range(initial_epoch, epochs),
-            batch_size=batch_size,
-            optimizer=optimizer,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            verbose=verbose,
-            workspace=_engine.Workspace(self._network),
+            range(initial_epoch, epochs),
+            batch_size,
+            optimizer,
+            shuffle,
+            callbacks,
+            verbose,
         )
+        return self._train(training, _engine.Workspace(self._network))
 
-    def _train(
-        self,
-        data,
-        validation,
-        *,
-        epochs,
-        batch_size,
-        optimizer,
-        shuffle,
-        callbacks,
-        verbose,
-        workspace,
-        listen=None,
-    ):
-        """What `fit` does with checked arguments; `listen` is called after each call of the engine.
+    def _train(self, training, workspace, listen=None):
+        """Train as asked for; after each call of the engine, `listen` is told the steps it took.
 
-        That is given the steps taken; an error that it raises ends the training there.
+        An error that it raises ends the training there.
         """
+        optimizer = training.optimizer
         if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
             self._state = _engine.OptimizerState(optimizer, self._network)
         self.stop_training = False
         history = History()
+        bar = [ProgressBar()] if training.verbose else []
         hooks = CallbackList(
-            [*callbacks, *([ProgressBar()] if verbose else []), history],
+            [*training.callbacks, *bar, history],
             self,
             {
-                "epochs": epochs.stop,
-                "steps": math.ceil(len(data.inputs) / batch_size),
-                "verbose": verbose,
+                "epochs": training.epochs.stop,
+                "steps": training.steps,
+                "verbose": training.verbose,
             },
         )
         hooks.call("on_train_begin", {})
-        logs = self._run_epochs(
-            data, validation, epochs, batch_size, shuffle, workspace, hooks, listen
-        )
+        logs = self._train_epochs(training, workspace, hooks, listen)
         hooks.call("on_train_end", logs)
         return history
 
-    def _run_epochs(self, data, validation, epochs, batch_size, shuffle, workspace, hooks, listen):
+    def _train_epochs(self, training, workspace, hooks, listen):
         """Take as many steps at a time as the hooks allow; returns the last epoch's metrics.
 
         Where nothing has to happen between epochs, a call goes on from one to the next: an epoch of
         a small network on few rows takes microseconds, less than the way to Python and back.
         """
         network, state = self._network, self._state
-        rows = len(data.inputs)
-        steps = math.ceil(rows / batch_size)
-        order = np.empty(rows, np.int64) if shuffle else None
+        data, validation, epochs, steps = (
+            training.data,
+            training.validation,
+            training.epochs,
+            training.steps,
+        )
+        order = np.empty(len(data.inputs), np.int64) if training.shuffle else None
         every_step = hooks.overrides("on_train_batch_begin", "on_train_batch_end")
         every_epoch = validation is not None or hooks.follow_epochs()
         epoch, step, current, logs = epochs.start, 0, 0.0, {}
@@ -396,7 +406,7 @@ class MLP:
                 workspace,
                 data,
                 order,
-                batch_size,
+                training.batch_size,
                 step,
                 rates,
                 totals,
@@ -427,9 +437,9 @@ class MLP:
             epoch, step, current = epoch + 1, 0, 0.0
         return logs
 
-    def _resolved_optimizer(self, optimizer):
+    def _resolved_optimizer(self, optimizer, name="optimizer"):
         if optimizer is not None:
-            return optimizers.get(optimizer)
+            return optimizers.get(optimizer, name)
         return optimizers.Adam() if self._state is None else self._state.optimizer
 
     def _metrics(self, totals):
@@ -915,11 +925,12 @@ def _dtype(value):
     return np.dtype(checks.choice("dtype", name, ("float32", "float64")))
 
 
-def _checked_callbacks(callbacks):
+def checked_callbacks(name, callbacks):
+    """The argument called `name` as a list of callbacks."""
     callbacks = list(callbacks or ())
     for callback in callbacks:
         if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks: {callback!r} is not a fastdl.Callback")
+            raise TypeError(f"{name}: {callback!r} is not a fastdl.Callback")
     return callbacks
 
 
