@@ -98,8 +98,8 @@ def fit_many(
     >>> y = X[:, 0] * X[:, 1] > 0
     >>> networks = [MLP([2, width, 1], activation="tanh", seed=0) for width in (1, 4, 16)]
     >>> histories = fit_many(networks, X, y, epochs=100, optimizer=Adam(0.02), verbose=0)
-    >>> [round(history.history["accuracy"][-1], 1) for history in histories]
-    [0.6, 0.8, 1.0]
+    >>> [history.history["accuracy"][-1] > 0.8 for history in histories]
+    [False, True, True]
     """
     networks = _checked_networks(networks)
     each = functools.partial(_each, len(networks))
