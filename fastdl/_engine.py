@@ -469,7 +469,8 @@ def _compiled(kernels, network):
 def _threads(network, rows):
     """How many threads a step with so many rows is worth, of those the process may use."""
     worth = rows * len(network.parameters) // _THREADED_PRODUCTS
-    return max(1, min(backends.available_threads(), worth))
+    # To ask the system takes longer than many a step.
+    return min(backends.available_threads(), worth) if worth > 1 else 1
 
 
 def gradients(network, data):
