@@ -43,6 +43,11 @@ _THREADED_INPUTS = 1 << 18
 # Multiplications of a step for each thread: with fewer, they wait for each other too often.
 _THREADED_PRODUCTS = 2_000_000
 
+# The most steps of one call: of the smallest networks, as many as fit between two looks for Ctrl-C;
+# of a learning rate that is a Python function, few that go to waste.
+_STEPS_AHEAD = 1 << 15
+_SCHEDULED_STEPS_AHEAD = 1000
+
 
 class Data(NamedTuple):
     """Rows to train on or to score: inputs (n, I), dense or sparse, targets as the loss takes them.
@@ -193,9 +198,12 @@ class OptimizerState:
         self.slots = {name: _aligned_zeros(size, dtype) for name in optimizer.slots}
         self.iterations = 0
 
-    def rates(self, steps):
-        """The learning rates of the next steps."""
-        return [self.optimizer.rate(self.iterations + step) for step in range(steps)]
+    def rates(self, most):
+        """The learning rates of the next steps: of `most`, or of as many as a call should take."""
+        if not callable(self.optimizer.learning_rate):
+            return np.full(min(most, _STEPS_AHEAD), self.optimizer.learning_rate)
+        steps = range(min(most, _SCHEDULED_STEPS_AHEAD))
+        return np.array([self.optimizer.rate(self.iterations + step) for step in steps])
 
     def set_learning_rate(self, value):
         """Replace a learning rate that is a number."""
@@ -205,10 +213,18 @@ class OptimizerState:
 
 
 class Workspace:
-    """The memory that passes through a network need, allocated when first used and then kept."""
+    """The memory that passes through a network need, allocated when first used and then kept.
 
-    def __init__(self, network):
+    Parameters
+    ----------
+    network : Network
+    threads : int, optional
+        The engine's; without it, what a step is worth.
+    """
+
+    def __init__(self, network, threads=None):
         self._network = network
+        self.threads = threads
         self._batches = {}
         self._outputs = {}
 
@@ -302,24 +318,26 @@ def _aligned_zeros(size, dtype):
 def train_steps(
     network, state, workspace, data, order, batch_size, first, learning_rates, totals, limit
 ):
-    """Take steps `first`, `first` + 1, ... of an epoch, one for each learning rate.
+    """Take steps `first`, `first` + 1, ... of an epoch and of those after it.
 
     Parameters
     ----------
     network : Network
-        Its parameters and `iterations` change.
+        Its parameters, `iterations` and `epochs` change.
     state : OptimizerState
         Its slots and `iterations` change.
     workspace : Workspace
     data : Data
     order : ndarray of int64 (n,) or None
-        The order to take the rows in.
+        Receives each epoch's order of the rows at its first step, and holds it for later calls.
+        Without it rows are taken as they come.
     batch_size : int
-        The last batch of the epoch has the rows that are left.
+        The last batch of an epoch has the rows that are left.
     first : int
-    learning_rates : sequence of float
-    totals : ndarray of float64 (3,)
-        Receives, added up in order: loss times rows, right rows, rows.
+    learning_rates : ndarray of float64 (steps,)
+    totals : ndarray of float64 (epochs, 3)
+        For each epoch that the steps reach into receives, added up in order: loss times rows,
+        right rows, rows.
     limit : float
         Seconds after which no further step is begun.
 
@@ -331,7 +349,9 @@ def train_steps(
     Ctrl-C waits for the end of a step, so that parameters, slots and counters agree.
     """
     kernels = backends.current()
-    with _interrupts_held() as interrupts:
+    steps = math.ceil(len(data.inputs) / batch_size)
+    epoch = network.epochs - (first > 0)
+    with interrupts_held() as interrupts:
         if _compiled(kernels, network):
             taken = _compiled_steps(
                 kernels,
@@ -340,6 +360,7 @@ def train_steps(
                 workspace,
                 data,
                 order,
+                epoch,
                 batch_size,
                 first,
                 learning_rates,
@@ -348,10 +369,15 @@ def train_steps(
             )
             network.iterations += taken
             state.iterations += taken
+            network.epochs = epoch + math.ceil((first + taken) / steps)
             return taken
         until = limit and time.perf_counter() + limit
-        for taken, learning_rate in enumerate(learning_rates, 1):
-            start = (first + taken - 1) * batch_size
+        for taken, learning_rate in enumerate(learning_rates.tolist(), 1):
+            later, step = divmod(first + taken - 1, steps)
+            if step == 0:
+                network.epochs = epoch + later + 1
+                if order is not None:
+                    kernels.permutation(network.seed, epoch + later, order)
             _step(
                 kernels,
                 network,
@@ -359,10 +385,10 @@ def train_steps(
                 workspace,
                 data,
                 order,
-                start,
+                step * batch_size,
                 batch_size,
                 learning_rate,
-                totals,
+                totals[later],
             )
             if interrupts or not limit or time.perf_counter() >= until:
                 break
@@ -393,6 +419,7 @@ def _compiled_steps(
     workspace,
     data,
     order,
+    epoch,
     batch_size,
     first,
     learning_rates,
@@ -431,12 +458,13 @@ def _compiled_steps(
         data.labels if loss.endswith("categorical_crossentropy") else None,
         data.sample_weight,
         order,
+        epoch,
         batch_size,
         first,
-        np.asarray(learning_rates, np.float64),
+        learning_rates,
         totals,
         limit,
-        _threads(network, batch_size),
+        workspace.threads or _threads(network, batch_size),
     )
 
 
@@ -469,6 +497,12 @@ def _dense_and_sparse(inputs):
     return None, (*inputs.arrays, *inputs.blocks(backends.current()))
 
 
+def cut(network, data):
+    """Cut the rows of sparse data into the engine's blocks now; they are kept."""
+    if _compiled(backends.current(), network):
+        _dense_and_sparse(data.inputs)
+
+
 def _dense(inputs):
     """Inputs as the kernels for single layers take them."""
     return inputs.toarray() if isinstance(inputs, SparseRows) else inputs
@@ -477,7 +511,8 @@ def _dense(inputs):
 def _threads(network, rows):
     """How many threads a step with so many rows is worth, of those the process may use."""
     worth = rows * len(network.parameters) // _THREADED_PRODUCTS
-    return max(1, min(backends.available_threads(), worth))
+    # To ask the system takes longer than many a step.
+    return min(backends.available_threads(), worth) if worth > 1 else 1
 
 
 def gradients(network, data):
@@ -513,7 +548,7 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
             network.parameters,
             *_dense_and_sparse(data.inputs),
             batch.outputs[-1],
-            _threads(network, rows),
+            workspace.threads or _threads(network, rows),
         )
         loss = _loss(kernels, network, batch, data)
         totals += (loss * rows, _correct(network, batch, data), rows)
@@ -550,13 +585,6 @@ def predict(network, inputs, output_code, out):
         kernels.activation_forward(
             fed[-1], output_code, network.slopes[-1], out[start : start + ROWS]
         )
-
-
-def shuffled(network, rows):
-    """The order of the rows in the network's next epoch."""
-    order = np.empty(rows, np.int64)
-    backends.current().permutation(network.seed, network.epochs, order)
-    return order
 
 
 # ------------------------------------------------------------------------------- parts of a step
@@ -694,7 +722,7 @@ def _correct(network, batch, data):
 
 
 @contextlib.contextmanager
-def _interrupts_held():
+def interrupts_held():
     """Keep Ctrl-C from breaking into the block: gives a list that is filled when it is pressed.
 
     The interrupt is raised at the end of the block. Outside the main thread, and where the program

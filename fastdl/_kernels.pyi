@@ -212,6 +212,7 @@ def train_steps(
     labels: _Integers | None,
     sample_weight: _Floats | None,
     order: _Integers | None,
+    epoch: int,
     batch_size: int,
     first: int,
     rates: npt.NDArray[np.float64],

@@ -822,6 +822,7 @@ def train_steps(
     cnp.ndarray labels,
     cnp.ndarray sample_weight,
     cnp.ndarray order,
+    uint64_t epoch,
     Py_ssize_t batch_size,
     Py_ssize_t first,
     cnp.ndarray rates not None,
@@ -829,11 +830,13 @@ def train_steps(
     double limit,
     int threads,
 ):
-    """Take steps of an epoch until they, or `limit` seconds, are over; return how many.
+    """Take steps of one epoch or more until they, or `limit` seconds, are over; return how many.
 
     Layers are described by sizes (L + 1,), activations, slopes and dropout (L,); parameters, slots
     and gradients are flat. Data is `inputs` (n, I), or `sparse` rows as `sparse_rows` gives them.
-    `rates` holds a learning rate for each step from `first` on.
+    `rates` holds a learning rate for each step, the first of them being step `first` of epoch
+    number `epoch`. `totals` (epochs, 3) has a row for each epoch that they reach into. `order` (n,),
+    or None, receives the permutation of each epoch at its first step.
     """
     if FASTDL_DEBUG:
         n, size = len(targets), dims(parameters)
@@ -842,11 +845,12 @@ def train_steps(
             (sample_weight, (n,)), (labels, (n,)), (order, (n,)),
             (inputs, (n, sizes[0]))))
         assert dims(dropout) == dims(activations) and dropout.dtype == np.float64
-        assert dims(totals) == (3,) and totals.dtype == rates.dtype == np.float64
+        assert totals.dtype == rates.dtype == np.float64
         assert sparse is None or len(sparse[0]) == n + 1
         assert batch_size >= 1 and len(rates) >= 1
-        assert 0 <= first * batch_size and (first + len(rates) - 1) * batch_size < n
-        assert order is None or np.array_equal(np.sort(order), np.arange(n))
+        steps = -(-n // batch_size)
+        assert 0 <= first < steps and dims(totals) == (-(-(first + len(rates)) // steps), 3)
+        assert not first or order is None or np.array_equal(np.sort(order), np.arange(n))
     cdef plan p
     memset(&p, 0, sizeof(plan))
     describe(&p, sizes, activations, slopes, parameters, inputs, sparse, threads)
@@ -867,17 +871,35 @@ def train_steps(
     p.sample_weight = data(sample_weight)
     p.order = <const int64_t*> data(order)
     p.n, p.batch = rows_of(targets), min(batch_size, rows_of(targets))
-    p.first, p.steps = first, rows_of(rates)
+    p.first = first
     p.rates = <const double*> data(rates)
     p.totals = <double*> data(totals)
     p.until = seconds() + limit
     cdef bint wide = is_wide(parameters)
-    cdef Py_ssize_t done
+    cdef int64_t* shuffled = <int64_t*> data(order)
+    cdef Py_ssize_t steps_of_epoch = (p.n + p.batch - 1) // p.batch
+    cdef Py_ssize_t left = rows_of(rates), taken = 0, done
     with nogil:
-        done = c_train(wide, &p)
-    if done < 0:
+        while True:
+            if shuffled and p.first == 0:
+                c_permutation(seed, epoch, shuffled, p.n)
+            p.steps = min(left, steps_of_epoch - p.first)
+            done = c_train(wide, &p)
+            if done < 0:
+                break
+            taken += done
+            left -= done
+            if done < p.steps or left == 0 or not seconds() < p.until:
+                break
+            p.iteration += done
+            p.updates += done
+            p.rates += done
+            p.totals += 3
+            p.first = 0
+            epoch += 1
+    if not taken:
         raise MemoryError("no memory or no threads for the training engine")
-    return done
+    return taken
 
 
 def infer(

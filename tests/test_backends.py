@@ -365,7 +365,7 @@ LAYERS = (
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
-    {"_engine", "network"},
+    {"_engine", "network", "sweep"},
     {"assignments", "keras", "sklearn"},
     {"__main__", "cli"},
 )

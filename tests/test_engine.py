@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from fastdl import MLP, Callback, _engine, use_backend
+from fastdl import MLP, Callback, EarlyStopping, History, _engine, use_backend
 from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 from fastdl.schedules import ExponentialDecay
@@ -278,6 +278,105 @@ def test_it_goes_on_where_a_call_ended(hidden, monkeypatch):
     assert history == other
 
 
+# ------------------------------------------------------------------- calls over many epochs
+
+
+class EpochByEpoch(Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        """Nothing, but it has to be called."""
+
+
+def everything(arguments, fit, X, y, backend="cython"):
+    """All that training leaves behind, after a second call that goes on with the rest."""
+    net, history = trained(arguments, fit, X, y, backend)
+    with use_backend(backend):
+        again = net.fit(X, y, batch_size=9, epochs=3, verbose=0)
+    state = net._state
+    slots = [slot.tobytes() for slot in state.slots.values()]
+    counters = net.iterations, state.iterations, net._network.epochs
+    return digest(net), slots, counters, history, again.epoch, again.history
+
+
+@pytest.mark.parametrize("backend", ["cython", "reference"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("batch_size", "density"), [(53, 1.0), (10, 0.2), (100, 0.2), (53, 0.2)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "schedule", "global_clipnorm"])
+def test_many_epochs_are_the_same_as_one_by_one(optimizer, batch_size, density, shuffle, backend):
+    X, y = data(density=density)
+    arguments = {"sizes": [11, 8, 3], "dropout": 0.3}
+    fit = {"optimizer": OPTIMIZERS[optimizer], "batch_size": batch_size, "shuffle": shuffle}
+    fit |= {"epochs": 7}
+    one_by_one = everything(arguments, fit | {"callbacks": [EpochByEpoch()]}, X, y, backend)
+    assert everything(arguments, fit, X, y, backend) == one_by_one
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 12])
+def test_a_call_may_end_anywhere_between_epochs(steps, monkeypatch):
+    X, y = data()
+    arguments, fit = {"sizes": [11, 8, 3], "dropout": 0.3}, {"epochs": 9, "optimizer": Adam(0.01)}
+    whole = everything(arguments, fit, X, y)
+    monkeypatch.setattr(_engine, "_STEPS_AHEAD", steps)
+    assert everything(arguments, fit, X, y) == whole
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The steps that each call of the engine took, none ended by the clock."""
+    taken = []
+    train_steps = _engine.train_steps
+    monkeypatch.setattr(
+        _engine, "train_steps", lambda *given: (taken.append(train_steps(*given)), taken[-1])[1]
+    )
+    monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 3600)
+    return taken
+
+
+def test_one_call_runs_through_all_epochs(calls):
+    trained({"sizes": [11, 3]}, {"epochs": 50, "callbacks": [History(), Callback()]}, *data())
+    assert calls == [50 * 6]
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        {"callbacks": [EpochByEpoch()]},
+        {"callbacks": [EarlyStopping("loss", patience=9)]},
+        {"validation_split": 0.1},
+    ],
+)
+def test_what_follows_epochs_gets_each(fit, calls):
+    trained({"sizes": [11, 3]}, fit | {"epochs": 5, "batch_size": 100}, *data())
+    assert calls == [1] * 5
+
+
+def test_ctrl_c_between_epochs_keeps_the_counters_right(monkeypatch):
+    X, y = data()
+    net, whole = (MLP([11, 3], seed=1) for _ in range(2))
+
+    class Press(Callback):
+        def on_train_progress(self, batch, logs=None):
+            if self.model.iterations >= 20:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastdl.network._PROGRESS_INTERVAL", 0)
+    monkeypatch.setattr(_engine, "_STEPS_AHEAD", 10)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X, y, batch_size=10, epochs=9, callbacks=[Press()], verbose=0)
+    assert (net.iterations, net._network.epochs) == (20, 4)  # 6 steps each
+    whole.fit(X, y, batch_size=10, epochs=4, callbacks=[StopAfter(20)], verbose=0)
+    for each in (net, whole):
+        each.fit(X, y, batch_size=10, epochs=2, verbose=0)
+    assert digest(net) == digest(whole)
+
+
+class StopAfter(Callback):
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = self.model.iterations == self.steps
+
+
 def test_inputs_that_no_row_has_keep_their_weights():
     X, y = data(density=0.2)
     net = MLP([11, 20, 3], seed=0)
@@ -320,11 +419,7 @@ def test_ctrl_c_ends_a_long_call_after_a_step():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert net.iterations == net._state.iterations > 0
 
-    class StopThere(Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            self.model.stop_training = self.model.iterations == net.iterations
-
     again = MLP(**arguments)
     epochs = math.ceil(net.iterations / 10)
-    again.fit(X, y, epochs=epochs, batch_size=100, callbacks=[StopThere()], verbose=0)
+    again.fit(X, y, epochs=epochs, batch_size=100, callbacks=[StopAfter(net.iterations)], verbose=0)
     assert digest(net) == digest(again)
