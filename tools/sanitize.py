@@ -1,0 +1,104 @@
+"""Run tests on a build that one of GCC's sanitizers watches.
+
+    python tools/sanitize.py thread|address TEST...
+
+The build, made with FASTDL_SANITIZE, is in build/thread or build/address (`make sanitize` makes
+both). Neither Python nor NumPy is instrumented: what is reported is about fastdl's own code, except
+for the lines of tools/sanitize-NAME.supp. Ends with status 1 where a test fails or anything is
+reported, by the tests' own process or by one that they start.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The libraries that have to be loaded before Python. An exception of C++ in another package's
+# module (Numba's, say) ends a process in which AddressSanitizer was loaded without libstdc++.
+PRELOADED = {"thread": ["libtsan.so"], "address": ["libasan.so", "libstdc++.so.6"]}
+PACKAGES = {"thread": "libtsan2", "address": "libasan8 and libubsan1"}
+
+# Each sanitizer's options, in the variable that it reads.
+OPTIONS = {
+    # Threads may be started in a forked child.
+    "TSAN_OPTIONS": {"exitcode": 66, "die_after_fork": 0, "second_deadlock_stack": 1},
+    # A leak is told from the interpreter's (which frees little at its end) by who called malloc.
+    "ASAN_OPTIONS": {"exitcode": 67, "detect_leaks": 1, "malloc_context_size": 2},
+    "LSAN_OPTIONS": {"print_suppressions": 0},
+    "UBSAN_OPTIONS": {"print_stacktrace": 1},
+}
+SUPPRESSED = {"thread": "TSAN_OPTIONS", "address": "LSAN_OPTIONS"}
+
+
+def library(name, sanitizer):
+    """The path of one of GCC's libraries."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        raise SystemExit("sanitize: there is no gcc; on Debian and Ubuntu: apt-get install gcc")
+    path = subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip()
+    if not Path(path).is_absolute():
+        raise SystemExit(
+            f"sanitize: gcc has no {name}; on Debian and Ubuntu: apt-get install "
+            f"{PACKAGES[sanitizer]} (the number is that of the gcc in use)"
+        )
+    return path
+
+
+def environment(sanitizer, build, reports):
+    """What the tests' process needs to be watched."""
+    added = {
+        "LD_PRELOAD": " ".join(library(name, sanitizer) for name in PRELOADED[sanitizer]),
+        "PYTHONPATH": str(build),
+        # Python's own allocator would hide where an array ends and who still has it.
+        "PYTHONMALLOC": "malloc",
+        # Threads of BLAS are not instrumented: they would seem to meet nowhere.
+        "OPENBLAS_NUM_THREADS": "1",
+        # Small networks train on one thread, where there is nothing to see.
+        "FASTDL_TEST_THREADS": "3",
+    }
+    for variable, options in OPTIONS.items():
+        options = {**options, "log_path": reports / variable.partition("_")[0].lower()}
+        if SUPPRESSED[sanitizer] == variable:
+            options["suppressions"] = ROOT / "tools" / f"sanitize-{sanitizer}.supp"
+        added[variable] = ":".join(f"{name}={value}" for name, value in options.items())
+    return os.environ | added
+
+
+def instrumented(build):
+    """Whether a build has the calls of a sanitizer."""
+    modules = list(build.glob("fastdl/_kernels_*.so"))
+    return bool(modules) and all(
+        any(mark in path.read_bytes() for mark in (b"__tsan_init", b"__asan_init"))
+        for path in modules
+    )
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sanitizer", choices=PRELOADED)
+    parser.add_argument("pytest_arguments", nargs=argparse.REMAINDER, metavar="TEST")
+    given = parser.parse_args(arguments)
+    build = ROOT / "build" / given.sanitizer
+    if not instrumented(build):
+        raise SystemExit(f"sanitize: no such build in {build}; `make sanitize` makes it")
+    reports = build / "reports"
+    shutil.rmtree(reports, ignore_errors=True)
+    reports.mkdir()
+    status = subprocess.call(
+        [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT,
+         "-p", "no:cacheprovider", *given.pytest_arguments],
+        cwd=build, env=environment(given.sanitizer, build, reports),
+    )  # fmt: skip
+    written = sorted(reports.iterdir())
+    for report in written:
+        print(f"---- {report}\n{report.read_text(errors='replace')}")
+    print(f"sanitize {given.sanitizer}: tests ended with {status}, {len(written)} reports")
+    return 1 if status or written else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
