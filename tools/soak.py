@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import robustness
 
+import fastdl
 from fastdl import _engine, datasets
 
 PRESSES = 50
@@ -55,6 +56,9 @@ def bits():
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         runs = [pool.submit(digest, X, y) for _ in range(8)]
         yield "eight Python threads", {run.result() for run in runs} == {wanted}
+    nets = [fastdl.MLP(**robustness.DIGITS, seed=0) for _ in range(3)]
+    fastdl.fit_many(nets, X, y, **robustness.DIGITS_FIT)
+    yield "fit_many", {robustness.digest(net) for net in nets} == {wanted}
 
 
 def interrupts():
