@@ -1,6 +1,7 @@
 """Settings that all tests share."""
 
 import os
+import signal
 
 # Before NumPy loads: the figures drawn in tests need no screen, and BLAS no second thread.
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -8,6 +9,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 from hypothesis import settings
+
+# A shell has what it starts in the background ignore Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("fastdl", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("fastdl")

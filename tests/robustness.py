@@ -114,6 +114,8 @@ class Stop:
 def _train_until_interrupted(case):
     X, y, arguments, fit = INTERRUPTED[case]()
     net = MLP(**arguments, seed=1)
+    # A shell has what it starts in the background ignore Ctrl-C, and so do the children of that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         # The parent may not press before somebody catches it.
         print("ready", flush=True)
@@ -139,7 +141,10 @@ def interrupt(case, delay):
         time.sleep(delay)
         pressed = time.monotonic()
         child.send_signal(signal.SIGINT)
-        stop = Stop(**json.loads(child.communicate(timeout=60)[0]))
+        try:
+            stop = Stop(**json.loads(child.communicate(timeout=60)[0]))
+        finally:
+            child.kill()  # it would go on for ever
     return stop, stop.ended - pressed
 
 
