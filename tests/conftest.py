@@ -28,7 +28,7 @@ def pytest_report_header():
 
 @pytest.fixture(autouse=True)
 def trained_by_several_threads(monkeypatch):
-    """FASTDL_TEST_THREADS=3: every training takes so many threads, however small it is."""
+    """FASTDL_TEST_THREADS=2: every training takes so many threads, however small it is."""
     if count := int(os.environ.get("FASTDL_TEST_THREADS", "0")):
         from fastdl import _engine
 

@@ -21,7 +21,7 @@ posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 
 @pytest.fixture(scope="module")
 def digits():
-    return sparse_digits(400)
+    return sparse_digits(200)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from fastdl import MLP
 
 @pytest.fixture(scope="module")
 def digits():
-    return sparse_digits(400)
+    return sparse_digits(200)
 
 
 def digests_together(X, y, threads=None):

@@ -58,7 +58,7 @@ def environment(sanitizer, build, reports):
         # Threads of BLAS are not instrumented: they would seem to meet nowhere.
         "OPENBLAS_NUM_THREADS": "1",
         # Small networks train on one thread, where there is nothing to see.
-        "FASTDL_TEST_THREADS": "3",
+        "FASTDL_TEST_THREADS": "2",
     }
     for variable, options in OPTIONS.items():
         options = {**options, "log_path": reports / variable.partition("_")[0].lower()}
@@ -88,11 +88,17 @@ def main(arguments=None):
     reports = build / "reports"
     shutil.rmtree(reports, ignore_errors=True)
     reports.mkdir()
-    status = subprocess.call(
-        [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT,
-         "-p", "no:cacheprovider", *given.pytest_arguments],
-        cwd=build, env=environment(given.sanitizer, build, reports),
-    )  # fmt: skip
+    # Next to AddressSanitizer, the one for undefined behaviour heeds no log_path: it writes to the
+    # error output, which pytest must not take away from tests that pass.
+    errors = reports / "stderr"
+    with errors.open("w") as file:
+        status = subprocess.call(
+            [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", ROOT,
+             "-p", "no:cacheprovider", "--capture=sys", *given.pytest_arguments],
+            cwd=build, env=environment(given.sanitizer, build, reports), stderr=file,
+        )  # fmt: skip
+    if "runtime error:" not in errors.read_text(errors="replace"):
+        errors.unlink()
     written = sorted(reports.iterdir())
     for report in written:
         print(f"---- {report}\n{report.read_text(errors='replace')}")
