@@ -4,8 +4,8 @@
 
 The build, made with FASTDL_SANITIZE, is in build/thread or build/address (`make sanitize` makes
 both). Neither Python nor NumPy is instrumented, so that nothing has to be suppressed but their
-leaks. Ends with status 1 where a test fails or anything is reported, by the tests' own process or by
-one that they start.
+leaks. Ends with status 1 where a test fails or anything is reported, in the tests' own process or
+in one that they start.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PRELOADED = {"thread": ["libtsan.so"], "address": ["libasan.so", "libstdc++.so.6"]}
 PACKAGES = {"thread": "libtsan2", "address": "libasan8 and libubsan1"}
 
-# Each sanitizer's options, in the variable that it reads. Reports decide, not the status of a process.
+# Each sanitizer's options, in the variable that it reads. Reports decide, not exit statuses.
 OPTIONS = {
     # Threads may be started in a forked child.
     "TSAN_OPTIONS": {"exitcode": 0, "die_after_fork": 0},
