@@ -9,8 +9,9 @@ ROUNDS = 2
 ONE_SETTING = {"PyTorch (compiled)"}
 
 
-@pytest.mark.parametrize(
-    ("job", "library", "environment"), list(contestants(training.jobs(), ONE_SETTING))
-)
+CONTESTANTS = list(contestants(training.jobs(), ONE_SETTING))
+
+
+@pytest.mark.parametrize(("job", "library", "environment"), CONTESTANTS)
 def bench_training(bench_worker, job, library, environment):
     bench_worker(training.__name__, job, library, environment, ROUNDS)

@@ -9,8 +9,8 @@
 Turns share what the machine is doing besides, so ratios are worth more than times. Each contestant
 has a process of its own (see worker.py), waiting while another has its turn. That all get the same
 results is checked first, and the first call, with what it compiles, is timed apart. Peers that use
-threads run with one and with all, and count with the better one. Exits with 1 where what the project
-promises is not reached.
+threads run with one and with all, and count with the better one. Exits with 1 where what the
+project promises is not reached.
 """
 
 import argparse

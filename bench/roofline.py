@@ -3,14 +3,13 @@
     python bench/roofline.py bench/ROOFLINE.md
 
 Compiles roofline.c for this very CPU with the system's compiler, runs it, and writes tables between
-the markers of the document, as report.py does: the machine's figures, and for each phase of the MNIST
-network's step its operations, the bytes it moves, and the shortest time in which the machine can do
-that. What the document says outside the markers is written by hand.
+the markers of the document, as report.py does: the machine's figures, and for each phase of the
+MNIST network's step its operations, the bytes it moves, and the shortest time in which the machine
+can do that. What the document says outside the markers is written by hand.
 """
 
 import argparse
-import functools
-import math
+import itertools
 import os
 import shlex
 import subprocess
@@ -146,9 +145,8 @@ def phases(sizes, share):
         # A row of weights for each pixel that is not zero: the rows of a batch share few of them.
         Phase("forward 1, sparse", 2 * pixels * first, FLOAT * pixels * first, "read_l2"),
     ]
-    fed = [
-        BATCH * units * density for units, density in zip(sizes[1:-1], share.hidden, strict=True)
-    ]
+    hidden = zip(sizes[1:-1], share.hidden, strict=True)
+    fed = [BATCH * units * density for units, density in hidden]
     products = list(zip(fed, sizes[2:], strict=True))
     for layer, (alive, outputs) in enumerate(products, start=2):
         work = 2 * alive * outputs
@@ -171,12 +169,12 @@ def phases(sizes, share):
 
 
 def parameters(sizes):
-    return sum((i + 1) * o for i, o in zip(sizes, sizes[1:], strict=False))
+    return sum((i + 1) * o for i, o in itertools.pairwise(sizes))
 
 
 def dense_operations(sizes):
     """Of all products of a step in which no zero is skipped."""
-    products = [BATCH * i * o for i, o in zip(sizes, sizes[1:], strict=False)]
+    products = [BATCH * i * o for i, o in itertools.pairwise(sizes)]
     return 2 * (3 * sum(products) - products[0])
 
 
@@ -199,11 +197,10 @@ def step_table(machine, threads, sizes, share):
     totals = dict.fromkeys(threads, 0.0)
 
     def add(name, operations, moved, figure, seconds):
-        cells = [
-            f"{operations / 1e6:.3f}" if operations else "",
-            f"{moved / 1e3:.0f}" * bool(moved),
-        ]
-        lines.append([name, *cells, figure, *(microseconds(seconds[count]) for count in threads)])
+        work = f"{operations / 1e6:.3f}" if operations else ""
+        kilobytes = f"{moved / 1e3:.0f}" if moved else ""
+        times = (microseconds(seconds[count]) for count in threads)
+        lines.append([name, work, kilobytes, figure, *times])
         for count in threads:
             totals[count] += seconds[count]
 
@@ -249,8 +246,8 @@ def written(machine, share):
     return {
         "roofline-machine": machine_table(machine, threads),
         "roofline-densities": (
-            f"Not zero are {share.inputs:.1%} of the inputs, and {shares} of the hidden units after "
-            f"dropout. The vectors have {machine['vector_bytes']:.0f} bytes."
+            f"Not zero are {share.inputs:.1%} of the inputs, and {shares} of the hidden units "
+            f"after dropout. The vectors have {machine['vector_bytes']:.0f} bytes."
         ),
         "roofline-step": step_table(machine, threads, training.DIGITS, share),
     }

@@ -4,11 +4,12 @@ Some contestants can't share a process: Keras has one framework behind it, fastd
 thread pool is made when a library loads. A worker times its calls itself, and between commands it
 waits for the next one without using the processor, so contestants can still take turns.
 
-    with Worker("peers.training", "MNIST, dropout 0.5", "Keras (JAX)", {"KERAS_BACKEND": "jax"}) as worker:
+    with Worker("peers.training", job, "Keras (JAX)", {"KERAS_BACKEND": "jax"}) as worker:
         seconds, loss = worker.first()
         seconds = worker.time(calls=1)
 """
 
+import contextlib
 import importlib
 import itertools
 import math
@@ -38,17 +39,14 @@ class Worker:
 
     def __init__(self, module, job, library, environment):
         self.name = f"{library} on {job!r}"
-        self._log = tempfile.TemporaryFile()
+        path = os.pathsep.join(filter(None, sys.path))
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115, `close` closes it
         self._process = subprocess.Popen(
             [sys.executable, __file__, module, job, library],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-                **environment,
-            },
+            env={**os.environ, "PYTHONPATH": path, **environment},
         )
 
     def __enter__(self):
@@ -74,15 +72,15 @@ class Worker:
 
     def close(self):
         """End the process; a worker that waits for a command ends by itself."""
-        if self._process.returncode is None:
+        with contextlib.suppress(OSError):  # what it did not take any more
             self._process.stdin.close()
-            try:
-                self._process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process.stdout.close()
-            self._log.close()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()
 
     def _ask(self, *command):
         try:

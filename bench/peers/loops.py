@@ -1,9 +1,10 @@
 """The training loops of the first two assignments.
 
 "NumPy" is the loop as people have it in their notebooks, function by function; "NumPy (tuned)" is
-the best that we found to do in whole-array operations. Numba compiles the tuned loop as it stands, and
-"Numba (loops)" the same work written out element by element, as Numba likes it best; JAX compiles
-its own into one call. These take the rows that the steps draw as an array, as fastdl does inside. All make the draws in the timed call, from NumPy's global state.
+the best that we found to do in whole-array operations. Numba compiles the tuned loop as it stands,
+and "Numba (loops)" the same work written out element by element; JAX compiles its own into one
+call. These take the rows that the steps draw as an array, as fastdl does inside. All make the draws
+in the timed call, from NumPy's global state.
 """
 
 import functools

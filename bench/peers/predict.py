@@ -20,7 +20,7 @@ ROWS = 10_000
 
 @functools.cache
 def digits_network():
-    """784-128-128-128-10 after an epoch of MNIST, so that its units are as often zero as they are."""
+    """784-128-128-128-10 after an epoch of MNIST: as many units are zero as in use."""
     network = fastdl.MLP(training.DIGITS, dropout=0.5, seed=0)
     X, y = training.mnist()
     with backends.use_backend("cython"):
@@ -282,9 +282,8 @@ def sklearn_predict(network, X):
     *hidden, _ = activations(network)
     classes = np.arange(max(2, network.sizes[-1]))
     model = MLPClassifier(network.sizes[1:-1], activation=hidden[0])
-    model.partial_fit(
-        np.zeros((len(classes), network.sizes[0]), np.float32), classes, classes=classes
-    )
+    nothing = np.zeros((len(classes), network.sizes[0]), np.float32)
+    model.partial_fit(nothing, classes, classes=classes)
     model.coefs_, model.intercepts_ = (
         [array.copy() for array in network.weights[part::2]] for part in (0, 1)
     )

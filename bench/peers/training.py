@@ -83,25 +83,26 @@ def jobs():
             "784-2048-2048-10, dense inputs, batches of 128",
             Network((784, 2048, 2048, 10), batch=128, rows=2_560),
             [*OURS, *PEERS, "scikit-learn"],
+            tolerance=0.3,  # twenty steps: the luck of the first weights makes 15 % either way
         ),
         many_job(),
     ]
 
 
-def training_job(name, network, libraries):
+def training_job(name, network, libraries, tolerance=0.1):
     return Job(
         name,
         {library: _epochs(MAKERS[library], network) for library in libraries},
         size=1,
         check_size=1,
-        agree=_same_work,
+        agree=functools.partial(_same_work, tolerance=tolerance),
         prepare=network.data,
     )
 
 
-def _same_work(loss, fastdl_loss):
+def _same_work(loss, fastdl_loss, *, tolerance):
     """Weights, order and dropout are drawn differently: losses agree to a few percent."""
-    if not abs(loss - fastdl_loss) <= 0.1 * fastdl_loss:
+    if not abs(loss - fastdl_loss) <= tolerance * fastdl_loss:
         raise AssertionError(f"the first epoch's loss is {loss:.4f}, fastdl's {fastdl_loss:.4f}")
 
 
@@ -279,8 +280,8 @@ def sklearn_epoch(network):
     return epoch
 
 
-# As people run it, with the metric that the exercise asks for, and tuned: many steps in each call of
-# the compiled function, which takes a third off the time.
+# As people run it, with the metric that the exercise asks for, and tuned: many steps in each call
+# of the compiled function, which takes a third off the time.
 keras_plain = functools.partial(keras_epoch, metrics=["accuracy"])
 keras_tuned = functools.partial(keras_epoch, jit_compile=True, steps_per_execution=STEPS_PER_CALL)
 
@@ -391,6 +392,7 @@ def accuracies(library, epochs, seeds):
     for seed in seeds:
         if library == "fastdl":
             model = fastdl.MLP(network.sizes, dropout=network.dropout, seed=seed)
+            predict = model.predict
         else:
             import keras
 
@@ -401,5 +403,6 @@ def accuracies(library, epochs, seeds):
                 steps_per_execution=STEPS_PER_CALL,
                 metrics=["accuracy"],
             )
+            predict = functools.partial(model.predict, verbose=0)
         model.fit(X, y, epochs=epochs, batch_size=network.batch, verbose=0)
-        yield float((model.predict(X_val).argmax(axis=1) == y_val).mean())
+        yield float((predict(X_val).argmax(axis=1) == y_val).mean())
