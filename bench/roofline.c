@@ -10,6 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 #include "_threads.h"
 
 #ifndef REPEATS
@@ -28,17 +32,17 @@
 #define LANES (BYTES / 4)
 typedef float vector __attribute__((vector_size(BYTES)));
 
-/* The compiler must keep a value in a vector register. */
+/* The compiler must take it that a value was changed in its register, that it was used, and that
+ * all memory was read and changed. */
 #if defined(__aarch64__)
-#define STAY(value) __asm__("" : "+w"(value))
+#define REGISTER "w"
 #elif defined(__AVX512F__)
-#define STAY(value) __asm__("" : "+v"(value))
+#define REGISTER "v"
 #else
-#define STAY(value) __asm__("" : "+x"(value))
+#define REGISTER "x"
 #endif
-
-/* The compiler must take it that a value, or all memory, was read and changed. */
-#define TOUCH(value) __asm__ volatile("" : "+m"(value))
+#define STAY(value) __asm__("" : "+" REGISTER(value))
+#define USE(value) __asm__ volatile("" ::REGISTER(value))
 #define TOUCH_MEMORY() __asm__ volatile("" ::: "memory")
 
 typedef struct measurement {
@@ -53,16 +57,18 @@ typedef struct measurement {
 
 static void fma_chains(measurement *m, int thread, long times) {
     (void)m, (void)thread;
-    vector chain[CHAINS] = {0}, factor = {0}, term = {0};
-    TOUCH(factor);
-    TOUCH(term);
+    vector chain[CHAINS] = {0}, factor = {0}, term = {0}, sum = {0};
+    STAY(factor);
+    STAY(term);
     for (long i = 0; i < times; i++)
 #pragma GCC unroll 12
         for (int c = 0; c < CHAINS; c++) {
             chain[c] = chain[c] * factor + term;
             STAY(chain[c]);
         }
-    for (int c = 0; c < CHAINS; c++) TOUCH(chain[c]);
+#pragma GCC unroll 12
+    for (int c = 0; c < CHAINS; c++) sum += chain[c];
+    USE(sum);
 }
 
 static void read_all(measurement *m, int thread, long times) {
@@ -75,13 +81,15 @@ static void read_all(measurement *m, int thread, long times) {
             for (int s = 0; s < 8; s++) sum[s] += array[j + s];
         TOUCH_MEMORY();
     }
-    for (int s = 0; s < 8; s++) TOUCH(sum[s]);
+#pragma GCC unroll 8
+    for (int s = 1; s < 8; s++) sum[0] += sum[s];
+    USE(sum[0]);
 }
 
 static void modify_all(measurement *m, int thread, long times) {
     const size_t count = m->bytes / BYTES;
     vector factor = {0};
-    TOUCH(factor);
+    STAY(factor);
     for (long i = 0; i < times; i++) {
         vector *array = (vector *)m->arrays[thread];
 #pragma GCC unroll 8
@@ -90,18 +98,30 @@ static void modify_all(measurement *m, int thread, long times) {
     }
 }
 
-/* Parameters, both moments and the gradient stand one after the other. */
+/* Parameters, both moments and the gradient stand one after the other. Root and quotient are the
+ * engine's: with AVX-512 approximations to 14 bits and a Newton step each, twice as fast. */
 static void adam_all(measurement *m, int thread, long times) {
-    const size_t count = m->bytes / sizeof(float) / 4;
+    const size_t count = m->bytes / BYTES / 4;
     for (long i = 0; i < times; i++) {
-        float *restrict w = m->arrays[thread], *restrict first = w + count;
-        float *restrict second = first + count;
-        const float *restrict g = second + count;
-#pragma GCC ivdep
+        vector *w = (vector *)m->arrays[thread], *first = w + count, *second = first + count;
+        const vector *gradient = second + count;
+#pragma GCC unroll 4
         for (size_t j = 0; j < count; j++) {
-            first[j] += (g[j] - first[j]) * 0.1f;
-            second[j] += (g[j] * g[j] - second[j]) * 0.001f;
-            w[j] -= 0.001f * first[j] / (sqrtf(second[j]) + 1e-7f);
+            const vector g = gradient[j], f = first[j] + (g - first[j]) * 0.1f;
+            const vector s = second[j] + (g * g - second[j]) * 0.001f;
+#if defined(__AVX512F__)
+            const vector r = (vector)_mm512_rsqrt14_ps((__m512)s), near = s * r;
+            const vector divisor = near + 0.5f * r * (s - near * near) + 1e-7f;
+            const vector q = (vector)_mm512_rcp14_ps((__m512)divisor);
+            const vector step = f * (q * (2 - divisor * q));
+#else
+            vector root;
+            for (int lane = 0; lane < LANES; lane++) root[lane] = sqrtf(s[lane]);
+            const vector step = f / (root + 1e-7f);
+#endif
+            first[j] = f;
+            second[j] = s;
+            w[j] -= 0.001f * step;
         }
         TOUCH_MEMORY();
     }

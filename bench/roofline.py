@@ -51,7 +51,7 @@ MACHINE_ROWS = {
     "read L3": ("read_l3", 1e9, "GB/s"),
     "read main memory": ("read_memory", 1e9, "GB/s"),
     "read, modify and write L2, each way": ("modify_l2", 1e9, "GB/s"),
-    "Adam by root and quotient, in L1": ("adam_l1", 1e9, "parameters/ns"),
+    "Adam's arithmetic, in L1": ("adam_l1", 1e9, "parameters/ns"),
 }
 
 
