@@ -89,14 +89,12 @@ def time_in_turns(module, job, repeats):
     entries = []
     with contextlib.ExitStack() as stack:
         expected = None
-        for library in filter(peers.installed, job.libraries):
-            for suffix, environment in peers.settings(library):
-                worker = stack.enter_context(Worker(module, job.name, library, environment))
-                first, result = worker.first()
-                expected = result if expected is None else expected  # fastdl's: the first one
-                job.agree(result, expected)
-                calls = worker.enough_calls()
-                entries.append((library + suffix, library, first, worker, calls, []))
+        for label, library, environment in peers.contestants(job):
+            worker = stack.enter_context(Worker(module, job.name, library, environment))
+            first, result = worker.first()
+            expected = result if expected is None else expected  # fastdl's: the first one
+            job.agree(result, expected)
+            entries.append((label, library, first, worker, worker.enough_calls(), []))
         for turn in range(repeats):
             # Back and forth, so that none always follows the same one.
             for *_, worker, calls, samples in entries[:: -1 if turn % 2 else 1]:

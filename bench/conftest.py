@@ -3,14 +3,13 @@
 import functools
 import importlib
 import importlib.metadata
-import itertools
 import os
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 
 import pytest
-from peers import MODULES, installed, settings
+from peers import MODULES, installed
 from worker import Worker
 
 import fastdl
@@ -52,16 +51,6 @@ def first_call():
         return time.perf_counter() - start
 
     return first_call
-
-
-def contestants(jobs, one_setting=()):
-    """Parameters of a benchmark whose contestants have processes of their own."""
-    for job in jobs:
-        for library in filter(installed, job.libraries):
-            each = 1 if library in one_setting else None
-            for suffix, environment in itertools.islice(settings(library), each):
-                name = f"{job.name}-{library}{suffix}"
-                yield pytest.param(job, library, environment, id=name)
 
 
 @pytest.fixture(scope="session")

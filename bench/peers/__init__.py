@@ -125,3 +125,15 @@ class Job:
     def check(self, library):
         """Compare with fastdl."""
         self.agree(self.result(library), self.result("fastdl"))
+
+
+def contestants(job, one_setting=()):
+    """(label, library, environment) of each setting of a job's libraries that are installed.
+
+    Those named in `one_setting` come with their first one only.
+    """
+    for library in filter(installed, job.libraries):
+        for suffix, environment in settings(library):
+            yield library + suffix, library, environment
+            if library in one_setting:
+                break
