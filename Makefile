@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 OUT ?= out
+JOB ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -22,8 +23,8 @@ SANITIZED_TESTS := $(patsubst %,$(CURDIR)/tests/test_%.py,\
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp \
-  compare bench docs dist clean
+.PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp compare \
+  roofline bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -69,8 +70,11 @@ lint: $(VENV)/installed-test  ## check the style, and the compiled module's stub
 ulp: $(VENV)/installed-test  ## measure the error of exp, log, tanh, ... on each build
 	$(BIN)/python bench/ulp.py --all-levels
 
-compare: $(VENV)/installed-bench  ## time the training loops against NumPy and JAX, in turns
-	$(BIN)/python bench/compare.py loops
+compare: $(VENV)/installed-bench  ## time it against its peers, in turns; JOB=training for one suite
+	$(BIN)/python bench/compare.py $(JOB)
+
+roofline: $(VENV)/installed-bench  ## measure the machine's limits, write bench/ROOFLINE.md's tables
+	$(BIN)/python bench/roofline.py bench/ROOFLINE.md
 
 bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
 	mkdir -p .benchmarks

@@ -427,18 +427,19 @@ static void FN(add_parts)(const FN(engine) *e, int l, FN(view) view, FN(range) r
 
 /* preactivated from all inputs; `whole` are the rows of sparse data. */
 static void FN(forward_whole)(const FN(engine) *e, int l, const REAL *inputs, const FN(span) *whole,
-                              FN(range) row, FN(range) column) {
+                              FN(view) view, FN(range) row, FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t outputs = y->outputs, rows = row.stop - row.start, width = column.stop - column.start;
     const REAL *weights = e->parameters + y->offset + column.start;
     const REAL *bias = e->parameters + y->offset + y->inputs * outputs + column.start;
-    REAL *target = y->preactivated + row.start * outputs + column.start;
+    REAL *target = y->preactivated + FN(place)(view, e->p.batch, row.start, column.start);
     if (!rows || !width) return;
     if (l == 0 && y->lists)
-        FN(listed_product)(rows, width, whole + row.start, NULL, weights, outputs, bias, target, outputs);
+        FN(listed_product)(rows, width, whole + row.start, NULL, weights, outputs, bias, target,
+                           view.stride);
     else
         FN(blocked_product)(rows, width, y->inputs, inputs + row.start * y->inputs, y->inputs, 1, weights,
-                            outputs, 1, bias, target, outputs, 1);
+                            outputs, 1, bias, target, view.stride, 1);
 }
 
 /* The dropout factors of a part of a layer's outputs. */
@@ -936,7 +937,7 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
             FN(add_parts)(e, l, view, row, column);
         } else {
             meet(e->meeting, thread);
-            FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch, row, column);
+            FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch, view, row, column);
             FN(draw_factors)(e, l, view, row, column);
         }
         FN(activate)(e, l, view, row, column);
