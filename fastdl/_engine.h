@@ -37,6 +37,9 @@
 #define MOST_PART_BYTES (1 << 17)
 /* Share of a block that may be nonzero for the lists to be faster than the dense products. */
 #define LIST_DENSITY 0.7
+/* Rows whose values of an input stand together: a cache line of them, so that an input's line is filled
+ * while it stays near. */
+#define NOTE_ROWS 16
 /* Weight gradients that wait for the optimizer together. */
 #define WAITING_GRADIENTS 1024
 
@@ -74,7 +77,7 @@ typedef struct {
     int32_t *columns;   /* (batch, inputs) of the spans, unless they are the data's own, as `view` says */
     REAL *listed;       /* the same for their values */
     uint32_t *present;  /* (words, inputs) as `view` says */
-    REAL *values;       /* (inputs, batch) of sparse data */
+    REAL *values;       /* planes (inputs, NOTE_ROWS) of sparse data, each thread's together */
 } FN(layer);
 
 typedef struct {
@@ -297,16 +300,14 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
     return count;
 }
 
-/* Notes row b's span of inputs: its bit in present (inputs,), and its values in values (inputs, batch).
- * Both begin with input `first`. */
-INLINE void FN(note_row)(FN(span) span, ptrdiff_t b, ptrdiff_t first, uint32_t *present, REAL *values,
-                         ptrdiff_t batch) {
+/* Notes row b's span of inputs: its bit in present (inputs,), and its values, of which those of NOTE_ROWS
+ * rows are a plane (inputs, NOTE_ROWS). Both begin with input `first`. */
+INLINE void FN(note_row)(FN(span) span, ptrdiff_t b, ptrdiff_t first, uint32_t *present, REAL *plane) {
     const uint32_t bit = (uint32_t)1 << b % 32;
-    ptrdiff_t k = 0;
-    for (; k < span.count; k++) {
+    for (ptrdiff_t k = 0; k < span.count; k++) {
         const ptrdiff_t column = span.columns[k] - first;
         present[column] |= bit;
-        values[column * batch + b] = span.values[k];
+        plane[column * NOTE_ROWS + b % NOTE_ROWS] = span.values[k];
     }
 }
 
@@ -352,12 +353,13 @@ static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
     const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
     const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
     uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
-    REAL *values = y->values + view.first * e->p.batch;
+    REAL *values = y->values + view.first * e->words * 32;
     memset(present, 0, e->words * view.stride * sizeof *present);
     for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
         for (ptrdiff_t b = 0; b < rows; b++)
             FN(note_row)(y->spans[block * e->p.batch + b], b, view.first,
-                         present + b / 32 * view.stride, values, e->p.batch);
+                         present + b / 32 * view.stride,
+                         values + b / NOTE_ROWS * NOTE_ROWS * view.stride);
 }
 
 /* The elements of a block that its lists hold, of all: whether to take the lists. */
@@ -666,13 +668,14 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
 
 /* For each of `count` inputs: sums (vectors) = its values times the gradients of the outputs, over the
  * rows that have it; and in `back`, unless NULL, its own gradient in these rows: the gradients of the
- * outputs times its weights. `strides`: words of present, rows and inputs of values, rows of back. */
+ * outputs times its weights. `strides`: between rows of present and of back; between rows of values, their
+ * planes, and inputs. */
 INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
                               const uint32_t *present, const REAL *values, const ptrdiff_t strides[4],
                               const REAL *gradients, ptrdiff_t stride, REAL *sums,
                               ptrdiff_t sums_stride, const REAL *weights, REAL *back, int add) {
-    const ptrdiff_t word_stride = strides[0], value_stride = strides[1], back_stride = strides[3];
-    for (ptrdiff_t i = 0; i < count; i++, values += strides[2]) {
+    const ptrdiff_t view_stride = strides[0], row_stride = strides[1], plane_stride = strides[2];
+    for (ptrdiff_t i = 0; i < count; i++, values += strides[3]) {
         FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
@@ -680,9 +683,10 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
             if (back) weight[v] = FN(load)(weights + i * stride, v, vectors, last);
         }
         for (ptrdiff_t w = 0; w < words; w++)
-            for (uint32_t bits = present[w * word_stride + i]; bits; bits &= bits - 1) {
+            for (uint32_t bits = present[w * view_stride + i]; bits; bits &= bits - 1) {
                 const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
-                const REAL value = values[b * value_stride], *row = gradients + b * stride;
+                const REAL value = values[b / NOTE_ROWS * plane_stride + b % NOTE_ROWS * row_stride];
+                const REAL *row = gradients + b * stride;
                 FN(vector) dot[2] = {{0}, {0}};
 #pragma GCC unroll 8
                 for (int v = 0; v < vectors; v++) {
@@ -691,7 +695,7 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
                     if (back) dot[v % 2] += weight[v] * gradient;
                 }
                 if (back) {
-                    REAL *place = back + b * back_stride + i;
+                    REAL *place = back + b * view_stride + i;
                     *place = (add ? *place : 0) + FN(total)(dot[0] + dot[1]);
                 }
             }
@@ -708,9 +712,11 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
     const uint32_t *present = y->present + FN(place)(view, e->words, 0, range.start);
     const REAL *values = l ? inputs + FN(place)(view, batch, 0, range.start)
-                           : y->values + range.start * batch;
+                           : y->values + view.first * e->words * 32 +
+                                 (range.start - view.first) * NOTE_ROWS;
     REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
-    const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, l ? 1 : batch, view.stride};
+    const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
+                                  l ? 1 : NOTE_ROWS};
     REAL waiting[WAITING_GRADIENTS] __attribute__((aligned(64)));
     REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * padded;
     const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
@@ -737,7 +743,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                 left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
             const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
 #define LISTED_INPUTS_(number, last, back)                                                         \
-    FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[2], strides,  \
+    FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[3], strides,  \
                       y->gradients + j, outputs, sums + j, padded, weights + j, back, j > 0)
 #define LISTED_INPUTS(number)                                                     \
     if (!back)                                                                  \
@@ -1056,7 +1062,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
             y->present = FN(carve)(&scratch, &used, e->words * y->inputs * sizeof *y->present);
             if (l) y->columns = FN(carve)(&scratch, &used, batch * y->inputs * sizeof *y->columns);
             if (l) y->listed = FN(carve)(&scratch, &used, batch * y->inputs * real);
-            if (!l) y->values = FN(carve)(&scratch, &used, batch * y->inputs * real);
+            if (!l) y->values = FN(carve)(&scratch, &used, e->words * 32 * y->inputs * real);
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         if (padded > widest_of_all) widest_of_all = padded;
@@ -1157,6 +1163,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef MOST_PART_BYTES
 #undef LIST_DENSITY
 #undef WAITING_GRADIENTS
+#undef NOTE_ROWS
 #undef WITH_VECTORS
 #undef LISTED_INPUTS
 #undef LISTED_INPUTS_
