@@ -58,6 +58,7 @@ typedef struct {
     int in_parts;       /* the product is added up from parts */
     int whole_rows;     /* cut by rows of the batch after the product, not by units */
     int lists;          /* its inputs are listed without zeros */
+    int fused;          /* ReLU, dropout and the lists for the next layer in one pass */
     int blocks;         /* of inputs */
     const int64_t *edges; /* (blocks + 1,) between them, or NULL: all alike */
     double slope;       /* of the activation */
@@ -70,6 +71,7 @@ typedef struct {
     REAL *factors;      /* what dropout multiplied by; NULL without */
     REAL *back;         /* gradients in fed_on */
     REAL *gradients;    /* (batch, outputs) gradients in preactivated; with `mail`, one for each thread */
+    uint16_t *kept;     /* (batch, outputs in sixteens) as `view` says: bits that dropout leaves, if fused */
     REAL *mail;         /* or NULL: (batch, outputs) as `view` says, the gradients without zeros, */
     uint16_t *mail_bits;   /* and where these are, (batch, outputs in sixteens) */
     /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
@@ -688,6 +690,121 @@ static void FN(receive)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) 
         }
     }
 }
+
+/* ReLU and dropout, for layers in parts whose outputs the next one lists: a register of units stays one
+ * from the parts to the lists, and from their gradients to the mail. */
+INLINE FN(view) FN(in_sixteens)(FN(view) view) {
+    return (FN(view)){view.first / 16, (view.stride + 15) / 16};
+}
+
+INLINE __mmask16 FN(lanes_of)(ptrdiff_t left) {
+    return left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF;
+}
+
+/* What dropout leaves of the own units: the bits of `dropout_factors`. */
+static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
+    const FN(layer) *y = &e->layer[l];
+    const FN(view) sixteens = FN(in_sixteens)(view);
+    const __m512i threshold = _mm512_set1_epi32((int32_t)floor(y->dropout * 65536 + 0.5));
+    const __m512i low = _mm512_set1_epi32(0xFFFF);
+    const words ascending = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (ptrdiff_t i = 0; i < sixteens.stride; i++)
+        for (ptrdiff_t group = 0; group < rows; group += 8) {
+            const words zero = {0};
+            words word[4] = {ascending + (uint32_t)(view.first + i * 16), zero + (uint32_t)(group / 8),
+                             zero + (uint32_t)e->p.iteration, zero + (uint32_t)l};
+            philox_words(word, e->p.seed);
+            for (int r = 0; r < 8 && group + r < rows; r++) {
+                __m512i half = (__m512i)word[r / 2];
+                half = r & 1 ? _mm512_srli_epi32(half, 16) : _mm512_and_si512(half, low);
+                y->kept[FN(place)(sixteens, e->p.batch, group + r, sixteens.first + i)] =
+                    _mm512_cmpge_epi32_mask(half, threshold);
+            }
+        }
+}
+
+/* fed_on of the own units from the parts, and the lists of them. */
+static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
+    const FN(layer) *y = &e->layer[l], *next = y + 1;
+    const ptrdiff_t batch = e->p.batch, size = batch * e->widest;
+    const FN(view) sixteens = FN(in_sixteens)(view);
+    const FN(range) blocks = FN(own_blocks)(next, thread, e->p.threads);
+    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs;
+    const __m512 scale = _mm512_set1_ps(y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0);
+    const __m512i ascending =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    uint32_t *present = next->present + FN(place)(view, e->words, 0, view.first);
+    memset(present, 0, e->words * view.stride * sizeof *present);
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        const REAL *part = e->parts[l % 2] + b * e->widest;
+        const uint16_t *kept =
+            y->factors ? y->kept + FN(place)(sixteens, batch, b, sixteens.first) : NULL;
+        const __m512i bit = _mm512_set1_epi32((int32_t)((uint32_t)1 << b % 32));
+        uint32_t *word = present + b / 32 * view.stride;
+        for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
+            const FN(range) range = FN(one_block)(next, block);
+            const ptrdiff_t at = FN(place)(view, batch, b, range.start);
+            int32_t *columns = next->columns + at;
+            REAL *listed = next->listed + at, *fed_on = y->fed_on + at;
+            ptrdiff_t count = 0;
+            for (ptrdiff_t u = range.start; u < range.stop; u += 16) {
+                const __mmask16 lanes = FN(lanes_of)(range.stop - u);
+                const ptrdiff_t own = u - view.first;
+                __m512 z = _mm512_maskz_loadu_ps(lanes, part + u);
+                __m512 other = _mm512_maskz_loadu_ps(lanes, part + 2 * size + u);
+                if (e->p.threads > 2) {
+                    z = _mm512_add_ps(z, _mm512_maskz_loadu_ps(lanes, part + size + u));
+                    other =
+                        _mm512_add_ps(other, _mm512_maskz_loadu_ps(lanes, part + 3 * size + u));
+                }
+                z = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, bias + u), _mm512_add_ps(z, other));
+                const __mmask16 on = _mm512_mask_cmp_ps_mask(
+                    kept ? kept[own / 16] : (__mmask16)0xFFFF, z, _mm512_setzero_ps(), _CMP_NLT_UQ);
+                const __m512 x = _mm512_maskz_mul_ps(on, z, scale);
+                const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+                _mm512_mask_storeu_ps(fed_on + u - range.start, lanes, x);
+                const __m512i known = _mm512_maskz_loadu_epi32(lanes, word + own);
+                _mm512_mask_storeu_epi32(word + own, lanes,
+                                         _mm512_mask_or_epi32(known, there, known, bit));
+                _mm512_storeu_ps(listed + count, _mm512_maskz_compress_ps(there, x));
+                _mm512_storeu_si512(
+                    columns + count,
+                    _mm512_maskz_compress_epi32(
+                        there, _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)u))));
+                count += __builtin_popcount(there);
+            }
+            next->spans[block * batch + b] = (FN(span)){next->columns + at, next->listed + at, count};
+        }
+    }
+}
+
+/* The gradients in the own units' preactivations from those in fed_on, and the mail. */
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int thread,
+                               ptrdiff_t rows) {
+    const FN(layer) *y = &e->layer[l];
+    const FN(view) sixteens = FN(in_sixteens)(view);
+    const __m512 scale = _mm512_set1_ps(y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0);
+    REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
+    for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
+        const ptrdiff_t at = FN(place)(view, e->p.batch, b, view.first);
+        REAL *mail = y->mail ? y->mail + at : NULL;
+        uint16_t *bits =
+            mail ? y->mail_bits + FN(place)(sixteens, e->p.batch, b, sixteens.first) : NULL;
+        for (ptrdiff_t i = 0; i < view.stride; i += 16) {
+            const __mmask16 lanes = FN(lanes_of)(view.stride - i);
+            const __mmask16 on =
+                _mm512_mask_cmp_ps_mask(lanes, _mm512_maskz_loadu_ps(lanes, y->fed_on + at + i),
+                                        _mm512_setzero_ps(), _CMP_GT_OQ);
+            const __m512 x =
+                _mm512_maskz_mul_ps(on, _mm512_maskz_loadu_ps(on, y->back + at + i), scale);
+            _mm512_mask_storeu_ps(gradients + i, lanes, x);
+            if (!mail) continue;
+            _mm512_storeu_ps(mail, _mm512_maskz_compress_ps(on, x));
+            mail += __builtin_popcount(on);
+            *bits++ = on;
+        }
+    }
+}
 #else
 #define HAS_MAIL 0 /* to take the zeros out would take longer */
 static void FN(send)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
@@ -695,6 +812,16 @@ static void FN(send)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
 }
 static void FN(receive)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
     (void)e, (void)l, (void)thread, (void)rows;
+}
+static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
+    (void)e, (void)l, (void)view, (void)rows;
+}
+static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
+    (void)e, (void)l, (void)view, (void)thread, (void)rows;
+}
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int thread,
+                               ptrdiff_t rows) {
+    (void)e, (void)l, (void)view, (void)thread, (void)rows;
 }
 #endif
 
@@ -1006,8 +1133,15 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
             const FN(range) blocks = FN(own_blocks)(y, thread, threads);
             for (ptrdiff_t block = blocks.start; block < blocks.stop; block += threads <= 2 ? 2 : 1)
                 FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
-            FN(draw_factors)(e, l, view, row, column);
+            if (!y->fused)
+                FN(draw_factors)(e, l, view, row, column);
+            else if (y->factors)
+                FN(draw_kept)(e, l, view, rows);
             meet(e->meeting, thread);
+            if (y->fused) {
+                FN(fused_forward)(e, l, view, thread, rows);
+                continue;
+            }
             FN(add_parts)(e, l, view, row, column);
         } else {
             meet(e->meeting, thread);
@@ -1051,10 +1185,12 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
             meet(e->meeting, thread);
             FN(deactivate)(e, l - 1, view, thread, FN(share)(rows, ROW_BLOCK, thread, threads),
                            (FN(range)){0, y->inputs});
+        } else if (y[-1].fused) {
+            FN(fused_backward)(e, l - 1, view, thread, rows);
         } else {
             FN(deactivate)(e, l - 1, view, thread, all_rows, own);
         }
-        if (y[-1].mail) FN(send)(e, l - 1, thread, rows);
+        if (y[-1].mail && !y[-1].fused) FN(send)(e, l - 1, thread, rows);
         meet(e->meeting, thread);
         if (y[-1].mail) FN(receive)(e, l - 1, thread, rows);
     }
@@ -1126,8 +1262,11 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (y->lists && l == 0)
             y->whole = FN(carve)(&scratch, &used, e->p.threads * batch * sizeof *y->whole);
         if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
-        const int mailed =
-            HAS_MAIL && e->p.threads > 1 && l < e->p.layers - 1 && y[1].lists && y[1].in_parts;
+        const int listed = HAS_MAIL && l < e->p.layers - 1 && y[1].lists && y[1].in_parts;
+        y->fused = listed && y->in_parts && y->activation == RELU;
+        if (y->fused && y->factors)
+            y->kept = FN(carve)(&scratch, &used, batch * ((y->outputs + 15) / 16 + PARTS) * sizeof *y->kept);
+        const int mailed = listed && e->p.threads > 1;
         y->gradients = FN(carve)(&scratch, &used, mailed ? e->p.threads * bytes : bytes);
         if (mailed) {
             y->mail = FN(carve)(&scratch, &used, bytes);
