@@ -723,20 +723,19 @@ static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t r
         }
 }
 
-/* fed_on of the own units from the parts, and the lists of them. */
+/* fed_on of the own units from the sums of the parts, and the lists of them. (With the sums in the same
+ * pass, the processor waits for one row of another core's parts after the other.) */
 static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l], *next = y + 1;
-    const ptrdiff_t batch = e->p.batch, size = batch * e->widest;
+    const ptrdiff_t batch = e->p.batch;
     const FN(view) sixteens = FN(in_sixteens)(view);
     const FN(range) blocks = FN(own_blocks)(next, thread, e->p.threads);
-    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs;
     const __m512 scale = _mm512_set1_ps(y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0);
     const __m512i ascending =
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     uint32_t *present = next->present + FN(place)(view, e->words, 0, view.first);
     memset(present, 0, e->words * view.stride * sizeof *present);
     for (ptrdiff_t b = 0; b < rows; b++) {
-        const REAL *part = e->parts[l % 2] + b * e->widest;
         const uint16_t *kept =
             y->factors ? y->kept + FN(place)(sixteens, batch, b, sixteens.first) : NULL;
         const __m512i bit = _mm512_set1_epi32((int32_t)((uint32_t)1 << b % 32));
@@ -750,14 +749,7 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
             for (ptrdiff_t u = range.start; u < range.stop; u += 16) {
                 const __mmask16 lanes = FN(lanes_of)(range.stop - u);
                 const ptrdiff_t own = u - view.first;
-                __m512 z = _mm512_maskz_loadu_ps(lanes, part + u);
-                __m512 other = _mm512_maskz_loadu_ps(lanes, part + 2 * size + u);
-                if (e->p.threads > 2) {
-                    z = _mm512_add_ps(z, _mm512_maskz_loadu_ps(lanes, part + size + u));
-                    other =
-                        _mm512_add_ps(other, _mm512_maskz_loadu_ps(lanes, part + 3 * size + u));
-                }
-                z = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, bias + u), _mm512_add_ps(z, other));
+                const __m512 z = _mm512_maskz_loadu_ps(lanes, fed_on + u - range.start);
                 const __mmask16 on = _mm512_mask_cmp_ps_mask(
                     kept ? kept[own / 16] : (__mmask16)0xFFFF, z, _mm512_setzero_ps(), _CMP_NLT_UQ);
                 const __m512 x = _mm512_maskz_mul_ps(on, z, scale);
@@ -1138,11 +1130,11 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
             else if (y->factors)
                 FN(draw_kept)(e, l, view, rows);
             meet(e->meeting, thread);
+            FN(add_parts)(e, l, view, row, column);
             if (y->fused) {
                 FN(fused_forward)(e, l, view, thread, rows);
                 continue;
             }
-            FN(add_parts)(e, l, view, row, column);
         } else {
             meet(e->meeting, thread);
             FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch, view, row, column);
@@ -1264,6 +1256,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
         const int listed = HAS_MAIL && l < e->p.layers - 1 && y[1].lists && y[1].in_parts;
         y->fused = listed && y->in_parts && y->activation == RELU;
+        if (y->fused) y->preactivated = y->fed_on;
         if (y->fused && y->factors)
             y->kept = FN(carve)(&scratch, &used, batch * ((y->outputs + 15) / 16 + PARTS) * sizeof *y->kept);
         const int mailed = listed && e->p.threads > 1;
