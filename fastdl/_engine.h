@@ -332,10 +332,13 @@ INLINE FN(span) FN(data_span)(const FN(engine) *e, ptrdiff_t row, FN(range) bloc
 static void FN(fetch_ahead)(const FN(engine) *e, FN(range) blocks) {
     for (ptrdiff_t b = e->next; b < e->next + e->p.batch && b < e->p.n; b++) {
         const FN(span) span = FN(data_span)(e, e->p.order ? e->p.order[b] : b, blocks);
-        for (ptrdiff_t k = 0; k < span.count; k += 64 / (ptrdiff_t)sizeof(int32_t))
-            __builtin_prefetch(span.columns + k, 0, 2);
-        for (ptrdiff_t k = 0; k < span.count; k += 64 / (ptrdiff_t)sizeof(REAL))
-            __builtin_prefetch(span.values + k, 0, 2);
+        /* From a cache line's beginning, so that none is left out. */
+        const char *columns = (const char *)((uintptr_t)span.columns & ~(uintptr_t)63);
+        const char *values = (const char *)((uintptr_t)span.values & ~(uintptr_t)63);
+        for (; columns < (const char *)(span.columns + span.count); columns += 64)
+            __builtin_prefetch(columns, 0, 2);
+        for (; values < (const char *)(span.values + span.count); values += 64)
+            __builtin_prefetch(values, 0, 2);
     }
 }
 
