@@ -40,8 +40,9 @@
 /* Rows whose values of an input stand together: a cache line of them, so that an input's line is filled
  * while it stays near. */
 #define NOTE_ROWS 16
-/* Weight gradients that wait for the optimizer together. */
+/* Weight gradients that wait for the optimizer together, of listed inputs and of others. */
 #define WAITING_GRADIENTS 1024
+#define MOST_SUMS (1 << 16)
 
 /* ------------------------------------------------------------------------ what a call is given */
 
@@ -99,7 +100,10 @@ typedef struct {
     REAL *batch_targets;   /* (batch, outputs) */
     int64_t *batch_labels; /* (batch,) integer targets */
     REAL *batch_weight;    /* (batch,) */
-    REAL *sums;            /* (threads, widest layer) weight gradients of one input */
+    ptrdiff_t most_sums;
+    REAL *sums;            /* (threads, most_sums) weight gradients */
+    ptrdiff_t widest_dense; /* outputs in whole panels */
+    REAL *panels;          /* (threads, batch, widest_dense) gradients of a layer's outputs */
     double *block_losses;  /* of each ROW_BLOCK rows */
     double *block_right;
     double *block_sums;    /* (blocks,) of each SUM_BLOCK parameters: penalties, or squares */
@@ -820,6 +824,13 @@ static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int th
 }
 #endif
 
+/* Rows of weight gradients, so many elements wide, that wait for the optimizer: whole tiles that stay
+ * in the second-level cache. */
+INLINE ptrdiff_t FN(waiting_rows)(ptrdiff_t width) {
+    const ptrdiff_t tiles = MOST_SUMS / (TILE_ROWS * width);
+    return (tiles < 1 ? 1 : tiles > 4 ? 4 : tiles) * TILE_ROWS;
+}
+
 /* A block of layer l with few zeros: the gradients of its inputs, unless they are the data, and the
  * step of its weights. */
 static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
@@ -832,26 +843,25 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
         FN(blocked_product)(rows, range.stop - range.start, outputs, gradients, outputs, 1,
                             e->parameters + y->offset + range.start * outputs, 1, outputs, NULL,
                             y[-1].back + at, view.stride, 1);
-    REAL sums[TILE_ROWS * TILE_VECTORS * LANES] __attribute__((aligned(64)));
-    for (ptrdiff_t j = 0; j < outputs; j += panel) {
-        const ptrdiff_t width = outputs - j < panel ? outputs - j : panel;
-        for (ptrdiff_t i = range.start; i < range.stop; i += TILE_ROWS) {
-            const ptrdiff_t part = range.stop - i < TILE_ROWS ? range.stop - i : TILE_ROWS;
+    /* Rows of weights together, so that the optimizer goes through memory in long runs, and panels of the
+     * gradients one after the other: in rows far apart they would fight for a few places in the cache. */
+    const ptrdiff_t padded = (outputs + panel - 1) / panel * panel, waiting = FN(waiting_rows)(padded);
+    REAL *sums = e->sums + thread * e->most_sums, *panels = e->panels + thread * e->p.batch * e->widest_dense;
+    for (ptrdiff_t b = 0; outputs > panel && b < rows; b++)
+        for (ptrdiff_t j = 0; j < outputs; j += panel)
+            memcpy(panels + j * rows + b * panel, gradients + b * outputs + j,
+                   (outputs - j < panel ? outputs - j : panel) * sizeof(REAL));
+    for (ptrdiff_t i = range.start; i < range.stop; i += waiting) {
+        const ptrdiff_t count = range.stop - i < waiting ? range.stop - i : waiting;
+        for (ptrdiff_t j = 0; j < outputs; j += panel) {
+            const REAL *right = outputs > panel ? panels + j * rows : gradients;
+            const ptrdiff_t right_row = outputs > panel ? panel : outputs;
             /* Whole vectors, beyond the last column too: the scratch has room behind it. */
-            (width <= LANES ? FN(panel_narrow) : FN(panel_wide))(
-                part, rows, inputs + at + i - range.start, 1, view.stride, gradients + j, outputs, sums,
-                panel, 1, NULL);
-            if (width == outputs) {
-                FN(use_weights)(e, rule, y, i, part, sums, panel);
-                continue;
-            }
-            for (ptrdiff_t p = 0; p < part; p++) {
-                const ptrdiff_t weights = y->offset + (i + p) * outputs + j;
-                if (e->p.l1 != 0 || e->p.l2 != 0)
-                    FN(add_penalty)(e->parameters + weights, e->p.l1, e->p.l2, sums + p * panel, width);
-                FN(use)(e, rule, weights, sums + p * panel, width);
-            }
+            (outputs - j <= LANES ? FN(panel_narrow) : FN(panel_wide))(
+                count, rows, inputs + at + i - range.start, 1, view.stride, right, right_row, sums + j,
+                padded, 1, NULL);
         }
+        FN(use_weights)(e, rule, y, i, count, sums, padded);
     }
 }
 
@@ -908,7 +918,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
                                   l ? 1 : NOTE_ROWS};
     REAL waiting[WAITING_GRADIENTS] __attribute__((aligned(64)));
-    REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * padded;
+    REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * e->most_sums;
     const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
     for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * view.stride, 0, width * sizeof(REAL));
     /* Inputs that never occur need no step. */
@@ -1245,7 +1255,6 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     const ptrdiff_t batch = e->p.batch, features = e->layer[0].inputs;
     const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
     const ptrdiff_t real = sizeof(REAL);
-    ptrdiff_t widest_of_all = 0;
     for (int l = 0; l < e->p.layers; l++) {
         FN(layer) *y = &e->layer[l];
         const ptrdiff_t bytes = batch * y->outputs * real;
@@ -1277,13 +1286,17 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
             if (!l) y->values = FN(carve)(&scratch, &used, e->words * 32 * y->inputs * real);
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
-        if (padded > widest_of_all) widest_of_all = padded;
+        const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;
+        const ptrdiff_t sums = FN(waiting_rows)(panels) * panels;
+        if (sums > e->most_sums) e->most_sums = sums;
+        if (panels > e->widest_dense) e->widest_dense = panels;
         if (y->in_parts && padded > e->widest) e->widest = padded;
     }
     for (int i = 0; i < 2; i++)
         e->parts[i] = FN(carve)(&scratch, &used, PARTS * batch * e->widest * real);
     if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, batch * features * real);
-    e->sums = FN(carve)(&scratch, &used, e->p.threads * widest_of_all * real);
+    e->sums = FN(carve)(&scratch, &used, e->p.threads * e->most_sums * real);
+    e->panels = FN(carve)(&scratch, &used, e->p.threads * batch * e->widest_dense * real);
     e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
     e->batch_labels = FN(carve)(&scratch, &used, batch * sizeof(int64_t));
     e->batch_weight = FN(carve)(&scratch, &used, batch * real);
@@ -1375,6 +1388,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef MOST_PART_BYTES
 #undef LIST_DENSITY
 #undef WAITING_GRADIENTS
+#undef MOST_SUMS
 #undef NOTE_ROWS
 #undef HAS_MAIL
 #undef WITH_VECTORS
