@@ -657,10 +657,18 @@ static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, int thread
  * mostly zero go there without the zeros, a quarter of the cache lines. Wait between the two. */
 #if SINGLE && defined(__AVX512F__)
 #define HAS_MAIL 1
+INLINE FN(view) FN(in_sixteens)(FN(view) view) {
+    return (FN(view)){view.first / 16, (view.stride + 15) / 16};
+}
+
+INLINE __mmask16 FN(lanes_of)(ptrdiff_t left) {
+    return left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF;
+}
+
 static void FN(send)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
     const FN(view) view = FN(view_outputs)(e, l, thread);
-    const FN(view) sixteens = {view.first / 16, (view.stride + 15) / 16};
+    const FN(view) sixteens = FN(in_sixteens)(view);
     const REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
     for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
         REAL *mail = y->mail + FN(place)(view, e->p.batch, b, view.first);
@@ -669,8 +677,10 @@ static void FN(send)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
             const ptrdiff_t left = view.stride - i;
             const __m512 x = (__m512)FN(load_part)(gradients + i, left < 16 ? (int)left : 16);
             const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            _mm512_storeu_ps(mail, _mm512_maskz_compress_ps(there, x));
-            mail += __builtin_popcount(there);
+            const int found = __builtin_popcount(there);
+            _mm512_mask_storeu_ps(mail, left < 16 ? FN(lanes_of)(found) : (__mmask16)0xFFFF,
+                                  _mm512_maskz_compress_ps(there, x));
+            mail += found;
             *bits++ = there;
         }
     }
@@ -681,7 +691,7 @@ static void FN(receive)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) 
     for (int sender = 0; sender < e->p.threads; sender++) {
         if (sender == thread) continue;
         const FN(view) view = FN(view_outputs)(e, l, sender);
-        const FN(view) sixteens = {view.first / 16, (view.stride + 15) / 16};
+        const FN(view) sixteens = FN(in_sixteens)(view);
         REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
         for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
             const REAL *mail = y->mail + FN(place)(view, e->p.batch, b, view.first);
@@ -700,14 +710,6 @@ static void FN(receive)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) 
 
 /* ReLU and dropout, for layers in parts whose outputs the next one lists: a register of units stays one
  * from the parts to the lists, and from their gradients to the mail. */
-INLINE FN(view) FN(in_sixteens)(FN(view) view) {
-    return (FN(view)){view.first / 16, (view.stride + 15) / 16};
-}
-
-INLINE __mmask16 FN(lanes_of)(ptrdiff_t left) {
-    return left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF;
-}
-
 /* What dropout leaves of the own units: the bits of `dropout_factors`. */
 static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
@@ -765,12 +767,18 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
                 const __m512i known = _mm512_maskz_loadu_epi32(lanes, word + own);
                 _mm512_mask_storeu_epi32(word + own, lanes,
                                          _mm512_mask_or_epi32(known, there, known, bit));
-                _mm512_storeu_ps(listed + count, _mm512_maskz_compress_ps(there, x));
-                _mm512_storeu_si512(
-                    columns + count,
-                    _mm512_maskz_compress_epi32(
-                        there, _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)u))));
-                count += __builtin_popcount(there);
+                const int found = __builtin_popcount(there);
+                const __m512i column = _mm512_maskz_compress_epi32(
+                    there, _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)u)));
+                const __m512 value = _mm512_maskz_compress_ps(there, x);
+                if (lanes == 0xFFFF) {
+                    _mm512_storeu_ps(listed + count, value);
+                    _mm512_storeu_si512(columns + count, column);
+                } else { /* behind a part of a vector begins what is another thread's */
+                    _mm512_mask_storeu_ps(listed + count, FN(lanes_of)(found), value);
+                    _mm512_mask_storeu_epi32(columns + count, FN(lanes_of)(found), column);
+                }
+                count += found;
             }
             next->spans[block * batch + b] = (FN(span)){next->columns + at, next->listed + at, count};
         }
@@ -798,8 +806,10 @@ static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int th
                 _mm512_maskz_mul_ps(on, _mm512_maskz_loadu_ps(on, y->back + at + i), scale);
             _mm512_mask_storeu_ps(gradients + i, lanes, x);
             if (!mail) continue;
-            _mm512_storeu_ps(mail, _mm512_maskz_compress_ps(on, x));
-            mail += __builtin_popcount(on);
+            const int found = __builtin_popcount(on);
+            _mm512_mask_storeu_ps(mail, lanes == 0xFFFF ? lanes : FN(lanes_of)(found),
+                                  _mm512_maskz_compress_ps(on, x));
+            mail += found;
             *bits++ = on;
         }
     }
@@ -1269,7 +1279,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         const int listed = HAS_MAIL && l < e->p.layers - 1 && y[1].lists && y[1].in_parts;
         y->fused = listed && y->in_parts && y->activation == RELU;
         if (y->fused) y->preactivated = y->fed_on;
-        if (y->fused && y->factors)
+        if (y->fused && y->dropout > 0)
             y->kept = FN(carve)(&scratch, &used, batch * ((y->outputs + 15) / 16 + PARTS) * sizeof *y->kept);
         const int mailed = listed && e->p.threads > 1;
         y->gradients = FN(carve)(&scratch, &used, mailed ? e->p.threads * bytes : bytes);
