@@ -22,7 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from . import backends
-from .reference import GELU, LINEAR, SILU
+from ._custom import Kernels, engine_for, kernels_for
+from .losses import Custom as CustomLoss
+from .reference import CUSTOM, GELU, LINEAR, SILU
 
 # A cache line, and a vector of the widest instruction set: loads from these arrays don't straddle.
 _ALIGNMENT = 64
@@ -65,7 +67,12 @@ class Network:
     sizes : tuple of int
         Units of the inputs and of each layer.
     codes, slopes : tuple
-        Activation of each layer in training, and its parameter.
+        Activation of each layer in training, and its parameter. Those that users wrote have codes
+        from `CUSTOM` on, by their layer.
+    functions : tuple
+        The activation of each layer that users wrote, None elsewhere.
+    custom : bool
+        Whether there is one, or they wrote the loss.
     output_code : int
         What prediction still applies to the last layer's outputs: its activation, where the loss
         works from logits, and nothing (linear) otherwise.
@@ -93,7 +100,12 @@ class Network:
         output = activations[-1]
         self.sizes = sizes
         self.from_logits = loss.from_logits(output.name)
-        self.codes = tuple(activation.code for activation in activations)
+        self.functions = tuple(each if each.code == CUSTOM else None for each in activations)
+        self.custom = any(self.functions) or isinstance(loss, CustomLoss)
+        self.codes = tuple(
+            activation.code + (layer if activation.code == CUSTOM else 0)
+            for layer, activation in enumerate(activations)
+        )
         self.output_code = LINEAR
         if self.from_logits:
             self.codes, self.output_code = (*self.codes[:-1], LINEAR), output.code
@@ -233,9 +245,9 @@ class _Batch:
 
     @cached_property
     def preactivations(self):
-        # Only the backward pass of silu and gelu looks at what came before the activation.
+        # Only the backward pass of silu, gelu and users' own looks at what the activation took.
         return [
-            np.empty_like(outputs) if code in (SILU, GELU) else outputs
+            np.empty_like(outputs) if code in (SILU, GELU) or code >= CUSTOM else outputs
             for outputs, code in zip(self.outputs, self._network.codes, strict=True)
         ]
 
@@ -309,10 +321,12 @@ def train_steps(
 
     Ctrl-C waits for the end of a step, so that parameters, slots and counters agree.
     """
-    kernels = backends.current()
+    kernels = kernels_for(network, state.optimizer)
+    engine = engine_for(kernels, network)
     with _interrupts_held() as interrupts:
-        if _compiled(kernels, network):
+        if engine is not None:
             taken = _compiled_steps(
+                engine,
                 kernels,
                 network,
                 state,
@@ -369,6 +383,7 @@ def _step(
 
 
 def _compiled_steps(
+    engine,
     kernels,
     network,
     state,
@@ -391,7 +406,8 @@ def _compiled_steps(
     slots = [*state.slots.values(), None, None]
     loss = network.loss.kernel(data.targets)
     arguments = network.loss.arguments(network.from_logits)
-    return kernels.train_steps(
+    written = isinstance(kernels, Kernels)
+    return engine.train_steps(
         *network.layout,
         np.array(network.dropout),
         loss,
@@ -421,6 +437,7 @@ def _compiled_steps(
         totals,
         limit,
         _threads(network, batch_size),
+        **({"functions": kernels, "slots": list(state.slots.values())} if written else {}),
     )
 
 
@@ -437,7 +454,7 @@ def _threads(network, rows):
 
 def gradients(network, data):
     """Loss of all rows as one batch, without dropout, and its gradient in each array."""
-    kernels = backends.current()
+    kernels = kernels_for(network)
     workspace = Workspace(network)
     batch = workspace.batch(len(data.inputs))
     fed = _forward(kernels, network, batch, data.inputs, None)
@@ -449,7 +466,7 @@ def gradients(network, data):
 
 def evaluate(network, data, workspace=None, batch_size=ROWS):
     """The `totals` of `train_steps` for all rows, penalties included, nothing being trained."""
-    kernels = backends.current()
+    kernels = kernels_for(network)
     workspace = workspace or Workspace(network)
     totals = np.zeros(3)
     if _compiled(kernels, network):
@@ -483,7 +500,7 @@ def predict(network, inputs, output_code, out):
 
     That is `network.output_code`, or the one that turns logits into probabilities.
     """
-    kernels = backends.current()
+    kernels = kernels_for(network)
     if _compiled(kernels, network) and len(inputs):
         sparse = kernels.sparse_rows(inputs, SPARSE_DENSITY) if len(inputs) > 1 else None
         kernels.infer(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import _engine, activations, checks, losses, optimizers
+from . import _custom, _engine, activations, checks, losses, optimizers
 from ._declarative import from_config, to_config
 from ._optional import optional_import
 from .callbacks import Callback, CallbackList, History, ProgressBar
@@ -331,6 +331,7 @@ class MLP:
                 )
             data, validation = data.part(0, rows), data.part(rows, None)
 
+        _custom.kernels_for(self._network, optimizer)  # what users wrote has to compile
         if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
             self._state = _engine.OptimizerState(optimizer, self._network)
         self.stop_training = False
@@ -647,6 +648,7 @@ class MLP:
         width = max(28, *(len(row[0]) for row in rows))
         rule = "=" * (width + 32)
         parameters = self._network.parameters
+        note = _custom.training_note(self._network, self.optimizer)
         print_fn(
             "\n".join(
                 [
@@ -655,6 +657,7 @@ class MLP:
                     *(f"{name:{width}}  {shape:20}{count:10,}" for name, shape, count in rows),
                     rule,
                     f"Total params: {parameters.size:,} ({_readable_size(parameters.nbytes)})",
+                    *([note] if note else []),
                 ]
             )
         )
@@ -680,7 +683,8 @@ class MLP:
         Raises
         ------
         TypeError
-            If the optimizer's learning rate is a function that is not of `fastdl.schedules`.
+            If the optimizer's learning rate is a function that is not of `fastdl.schedules`, or an
+            activation, the loss or the optimizer is written in Python.
         ImportError
             If the package safetensors is missing.
         OSError
@@ -702,6 +706,9 @@ class MLP:
         path = os.fspath(path)
         checks.boolean("include_optimizer", include_optimizer)
         safetensors = optional_import("safetensors.numpy", extra="save")
+        written = _custom.pieces(self._network, self.optimizer if include_optimizer else None)
+        if written:
+            raise TypeError(f"{written[0]}: written in Python, so it can't be saved")
         header = {
             "format": _FORMAT,
             "network": self._config(),

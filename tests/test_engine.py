@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from fastdl import MLP, Callback, _engine, use_backend
+from fastdl import MLP, Callback, _engine, get_backend, use_backend
 from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 from fastdl.schedules import ExponentialDecay
@@ -30,17 +30,26 @@ def one_hot(y):
     return np.eye(y.max() + 1)[y]
 
 
+NUMBA = "numba"
+
+
 @pytest.fixture
 def threads(request, monkeypatch):
-    monkeypatch.setattr(_engine, "_threads", lambda network, rows: request.param)
+    """So many threads of the compiled engine, or its twin in Numba."""
+    if request.param == NUMBA:
+        with use_backend(NUMBA):
+            yield
+    else:
+        monkeypatch.setattr(_engine, "_threads", lambda network, rows: request.param)
+        yield
 
 
 # Smooth, unless asked otherwise: rounding decides on which side of a kink a number falls.
 DEFAULTS = {"activation": "tanh", "seed": 7, "dtype": "float64"}
 
 
-def trained(arguments, fit, X, y, backend="cython"):
-    with use_backend(backend):
+def trained(arguments, fit, X, y, backend=None):
+    with use_backend(backend or get_backend()):
         net = MLP(**DEFAULTS | arguments)
         history = net.fit(X, y, **{"epochs": 2, "batch_size": 10, "verbose": 0} | fit)
         return net, history.history
@@ -77,7 +86,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.usefixtures("threads")
@@ -87,7 +96,7 @@ def test_optimizers(optimizer, density):
     assert_same_training(arguments, {"optimizer": OPTIMIZERS[optimizer]}, X, y)
 
 
-@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+@pytest.mark.parametrize("threads", [1, 3, NUMBA], indirect=True)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "activation",
@@ -103,7 +112,7 @@ def test_activations(activation, dtype):
     assert_same_training(arguments, {"optimizer": SGD(0.005)}, X, y)
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     ("loss", "units"),
@@ -129,6 +138,8 @@ def test_losses(loss, units, weighted):
 
 
 @pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_probabilities_instead_of_logits(output):
     X, y = data()
     loss = "categorical_crossentropy" if output == "sigmoid" else "binary_crossentropy"
@@ -136,7 +147,7 @@ def test_probabilities_instead_of_logits(output):
     assert_same_training(arguments, {"optimizer": SGD(0.05)}, X, one_hot(y))
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.usefixtures("threads")
 def test_penalties(density):
@@ -145,7 +156,7 @@ def test_penalties(density):
     assert_same_training(arguments, {"optimizer": Adam(0.01)}, X, y)
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
@@ -161,13 +172,17 @@ def test_shapes(sizes, dtype, density):
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("batch_size", [1, 7, 53, 100])
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_batches(batch_size, density, shuffle):
     X, y = data(density=density)
     fit = {"batch_size": batch_size, "shuffle": shuffle, "optimizer": SGD(0.01)}
     assert_same_training({"sizes": [11, 20, 3], "dropout": 0.5}, fit, X, y)
 
 
-def test_deeper_networks_go_layer_by_layer():
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
+def test_any_depth():
     X, y = data()
     assert_same_training({"sizes": [11, *[4] * 64, 3]}, {"optimizer": SGD(0.1)}, X, y)
 
@@ -188,6 +203,8 @@ def test_any_cut_gives_the_same_bits(monkeypatch):
     assert len(results) == 1
 
 
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_it_goes_on_where_a_call_ended(monkeypatch):
     X, y = data()
     arguments, fit = {"sizes": [11, 20, 3], "dropout": 0.5}, {"optimizer": Adam(0.01)}
@@ -222,6 +239,8 @@ def test_inputs_that_no_row_has_go_on_with_their_momentum():
         np.testing.assert_allclose(array, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_subnormal_numbers_are_as_before_afterwards():
     X, y = data()
     MLP([11, 20, 3]).fit(X, y, verbose=0)
