@@ -1,8 +1,8 @@
 """Activations, losses and optimizers that users write, among the kernels of a backend.
 
-`kernels_for` gives a backend's kernels, which then know the user's functions too: compiled by Numba,
-or called element by element on the reference backend. The compiled C engine can't call them; where
-that is the backend in use, Numba's kernels and engine stand in.
+`kernels_for` gives a backend's kernels, which then know the user's functions too: compiled by
+Numba, or called element by element on the reference backend. The compiled C engine can't call them;
+where that is the backend in use, Numba's kernels and engine stand in.
 """
 
 import numpy as np
@@ -57,7 +57,8 @@ def training_note(network, optimizer=None):
     if written:
         return f"Trained by the Numba engine: {', '.join(written)}"
     if engine_for(backends.current(), network) is None:
-        return f"Trained kernel by kernel: {len(network.layers)} layers are too many for the compiled engine"
+        layers = len(network.layers)
+        return f"Trained kernel by kernel: {layers} layers are too many for the compiled engine"
     return None
 
 

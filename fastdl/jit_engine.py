@@ -82,9 +82,9 @@ _NARROW = 16
 def _add_rows_block(lanes, masked):
     """A function that keeps `lanes` sums in registers, which Numba can't be told to.
 
-    sums (n,) = start[:n] + sum over k < count of values[k] * matrix[indices[k], :n], n being `lanes`,
-    or at most that if `masked`. Written as a loop over sums, it loads and stores each for every product:
-    half the speed.
+    sums (n,) = start[:n] + sum over k < count of values[k] * matrix[indices[k], :n], n being
+    `lanes`, or at most that if `masked`. As a loop over sums, which loads and stores each of them
+    for a few products, it took twice as long.
     """
 
     @intrinsic
