@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from fastdl import MLP, Callback, _engine, get_backend, use_backend
+from fastdl import MLP, Callback, _engine, backends, get_backend, use_backend
 from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 from fastdl.schedules import ExponentialDecay
@@ -267,3 +267,30 @@ def test_ctrl_c_ends_a_long_call_after_a_step():
     epochs = math.ceil(net.iterations / 10)
     again.fit(X, y, epochs=epochs, batch_size=100, callbacks=[StopThere()], verbose=0)
     assert digest(net) == digest(again)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_engines_find_the_same_nonzeros(dtype):
+    X = data(density=0.2)[0].astype(dtype)
+    found = []
+    for backend in ("cython", NUMBA):
+        with use_backend(backend):
+            kernels = backends.current()
+        assert kernels.sparse_rows(X, 0.1) is None
+        starts, columns, values, live = kernels.sparse_rows(X, 0.3)
+        found.append((starts, columns[: starts[-1]], values[: starts[-1]], live))
+    for array, other in zip(*found, strict=True):
+        assert array.dtype == other.dtype
+        np.testing.assert_array_equal(array, other)
+
+
+def test_read_only_data_needs_no_engine_of_its_own():
+    jit_engine = pytest.importorskip("fastdl.jit_engine")
+    X, y = data()
+    arguments, fit = {"sizes": [11, 5, 3]}, {"optimizer": SGD(0.1)}
+    wanted, _ = trained(arguments, fit, X, y, NUMBA)
+    compiled = len(jit_engine._train.signatures)
+    X.flags.writeable = y.flags.writeable = False
+    net, _ = trained(arguments, fit, X, y, NUMBA)
+    assert digest(net) == digest(wanted)
+    assert len(jit_engine._train.signatures) == compiled
