@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 OUT ?= out
+JOB ?= all
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -15,10 +16,15 @@ PYTHON_SOURCES := $(wildcard fastdl/*.py fastdl/*.pyi fastdl/*/*.py)
 # functions, Keras models and data are set up in one worker only.
 PYTEST_OPTIONS := --numprocesses=2 --dist=loadfile
 
+# What a sanitizer can watch: the compiled module's own work.
+SANITIZED_TESTS := $(patsubst %,$(CURDIR)/tests/test_%.py,\
+  engine parity ops network assignments_planar robustness)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-default test-levels test-debug lint ulp compare bench docs dist clean
+.PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp compare \
+  roofline bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -45,6 +51,17 @@ test-debug: build/debug/installed $(VENV)/installed-test  ## run the tests on th
 	cd build/debug && PYTHONPATH="$$PWD" ../../$(BIN)/pytest $(PYTEST_OPTIONS) \
 	  -c ../../pyproject.toml --rootdir=../.. ../../tests fastdl
 
+# Needs libtsan and libasan, which Debian installs with gcc. Numba's code is not instrumented, the
+# widest network takes too long, and memory is used in another way.
+sanitize: build/thread/installed build/address/installed $(VENV)/installed-test  ## search the engine for data races and bad accesses
+	for sanitizer in thread address; do \
+	  $(BIN)/python tools/sanitize.py $$sanitizer --quiet -k "not numba and not wide and not memory" \
+	    $(SANITIZED_TESTS) || exit 1; \
+	done
+
+soak: $(VENV)/installed-test  ## train in trying circumstances: threads, forks, Ctrl-C, many fits
+	$(BIN)/python tools/soak.py
+
 lint: $(VENV)/installed-test  ## check the style, and the compiled module's stub
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,8 +70,11 @@ lint: $(VENV)/installed-test  ## check the style, and the compiled module's stub
 ulp: $(VENV)/installed-test  ## measure the error of exp, log, tanh, ... on each build
 	$(BIN)/python bench/ulp.py --all-levels
 
-compare: $(VENV)/installed-bench  ## time the training loops against NumPy and JAX, in turns
-	$(BIN)/python bench/compare.py loops
+compare: $(VENV)/installed-bench  ## time it against its peers, in turns; JOB=training for one suite
+	$(BIN)/python bench/compare.py $(JOB)
+
+roofline: $(VENV)/installed-bench  ## measure the machine's limits, write bench/ROOFLINE.md's tables
+	$(BIN)/python bench/roofline.py bench/ROOFLINE.md
 
 bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
 	mkdir -p .benchmarks
@@ -81,9 +101,13 @@ $(VENV)/installed-%: $(BUILD_SOURCES) | $(VENV)/created
 	$(BIN)/pip install --quiet --editable ".[$*]"
 	touch $@
 
+build/debug/installed: export FASTDL_DEBUG = 1
+build/thread/installed: export FASTDL_SANITIZE = thread
+build/address/installed: export FASTDL_SANITIZE = address,undefined,float-cast-overflow
+
 # setuptools takes what an earlier build left in build/ as it is, and with it the wrong options.
-build/debug/installed: $(BUILD_SOURCES) $(PYTHON_SOURCES) | $(VENV)/created
-	rm -rf build
-	FASTDL_DEBUG=1 $(BIN)/pip install --quiet --no-deps --target build/debug .
-	rm -rf build/lib* build/temp*
+build/%/installed: $(BUILD_SOURCES) $(PYTHON_SOURCES) | $(VENV)/created
+	rm -rf build/$* build/lib* build/temp* build/bdist*
+	$(BIN)/pip install --quiet --no-deps --target build/$* .
+	rm -rf build/lib* build/temp* build/bdist*
 	touch $@

@@ -1,102 +1,192 @@
-"""Time fastdl and its peers in turns, in one process, and print medians and their ratios.
+"""Time fastdl and its peers in turns and print medians and their ratios.
 
     python bench/compare.py loops        the training loops of the first two assignments
-    python bench/compare.py mnist        an epoch of the third's network
+    python bench/compare.py training     epochs of networks on the training engine
+    python bench/compare.py predict      one row, and 10,000
+    python bench/compare.py accuracy     MNIST after 13 epochs, fastdl and Keras
+    python bench/compare.py all
 
-Turns share what the machine is doing besides, so ratios are worth more than times. That all get the
-same numbers is checked first, which also compiles what is to be compiled. NumPy runs with one BLAS
-thread and with as many as there are cores, and counts with the better one. Exits with 1 where a
-ratio that the project promises is not reached.
+Turns share what the machine is doing besides, so ratios are worth more than times. Each contestant
+has a process of its own (see worker.py), waiting while another has its turn. That all get the same
+results is checked first, and the first call, with what it compiles, is timed apart. Peers that use
+threads run with one and with all, and count with the better one. Exits with 1 where what the
+project promises is not reached.
 """
 
 import argparse
 import contextlib
-import functools
-import math
+import importlib
 import os
 import statistics
 import sys
-import time
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 
 import peers
-from peers import loops, mnist
+from peers import training
+from worker import Worker
 
-LIMITS = {  # (job, peer) -> at least this many times as fast
-    ("momentum, 100 steps, the loss at each", "NumPy"): 20,
-    ("SGD, 1,000 steps", "NumPy"): 100,
-    ("nn_model, 4 hidden units, 10,000 iterations", "NumPy"): 20,
-    ("nn_model, 4 hidden units, 10,000 iterations", "JAX"): 4,
-}
-SHORTEST_SAMPLE = 0.02  # seconds; what is shorter is called several times
+SUITES = ("loops", "training", "predict")
+ANY = ()  # every library that is not ours
 
 
-def contestants(job):
-    """(label, library, what makes the context to run it in)."""
-    import threadpoolctl
+class Limit(NamedTuple):
+    """`library` does `job` at least `ratio` times as fast as the best of `opponents`."""
 
-    for library in filter(peers.installed, job.libraries):
-        if not library.startswith("NumPy"):
-            yield library, library, contextlib.nullcontext
-            continue
-        for threads in sorted({1, len(os.sched_getaffinity(0))}):
-            limit = functools.partial(
-                threadpoolctl.threadpool_limits, limits=threads, user_api="blas"
-            )
-            yield f"{library}, {threads} BLAS thread{'s'[: threads > 1]}", library, limit
+    job: str
+    ratio: float
+    opponents: tuple[str, ...]
+    library: str = "fastdl"
 
 
-def seconds_per_call(function, calls):
-    start = time.perf_counter()
-    for _ in range(calls):
-        function()
-    return (time.perf_counter() - start) / calls
+PLANAR = "nn_model, 4 hidden units, 10,000 iterations"
+DROPOUT = "MNIST, dropout 0.5"
+MANY = "256 networks of 2-4-1, 1,000 epochs"
+PYTORCH = ("PyTorch", "PyTorch (compiled)")
+KERAS = ("Keras", "Keras (tuned)")
+ONNX = ("ONNX Runtime", "ONNX Runtime (bound)")
+
+LIMITS = (
+    Limit("momentum, 100 steps, the loss at each", 20, ("NumPy",)),
+    Limit("SGD, 1,000 steps", 100, ("NumPy",)),
+    Limit(PLANAR, 20, ("NumPy",)),
+    Limit(PLANAR, 5, ("JAX",)),
+    Limit(DROPOUT, 6, ("JAX",)),
+    Limit(DROPOUT, 15, PYTORCH),
+    Limit(DROPOUT, 40, ("Keras",)),
+    Limit(DROPOUT, 12, KERAS),
+    Limit(DROPOUT, 8, ("Keras (JAX)",)),
+    Limit(DROPOUT, 3.5, ("JAX",), "fastdl (1 thread)"),
+    Limit(DROPOUT, 4, ("JAX",), "fastdl (v3)"),
+    Limit("MNIST, no dropout", 15, ("scikit-learn",)),
+    Limit("dense inputs, tanh", 2, ANY),
+    Limit("784-512-512-10, dense inputs, batches of 32", 2, ANY),
+    Limit("784-2048-2048-10, dense inputs, batches of 128", 1, ANY),
+    Limit(MANY, 3, ("JAX",)),
+    Limit(MANY, 1.8, ("fastdl (1 thread)",)),
+    Limit("one MNIST row", 12, ("PyTorch",)),
+    Limit("one MNIST row", 4, ONNX),
+    Limit("10,000 MNIST rows", 2, ANY),
+    Limit("10,000 dense rows", 1, ANY),
+)
+
+MOST_SECONDS = {"one MNIST row": 4e-6, "one row of 2-4-1": 1e-6}  # of fastdl's median
+
+EPOCHS, SEEDS = 13, range(5)
+ACCURACY_MARGIN = 0.0015
 
 
-def time_in_turns(job, repeats):
-    """(label, library, median seconds of a run) of each contestant, over `repeats` turns of all."""
+class Result(NamedTuple):
+    label: str
+    library: str
+    seconds: float  # median of a run
+    first: float
+
+
+def time_in_turns(module, job, repeats):
+    """The `Result` of each contestant, over `repeats` turns of all."""
     entries = []
-    for label, library, context in contestants(job):
-        run = functools.partial(job.run, library)
-        with context():
-            run()
-            job.check(library)
-            calls = math.ceil(SHORTEST_SAMPLE / seconds_per_call(run, 1))
-        entries.append((label, library, context, run, calls, []))
-    for turn in range(repeats):
-        # Back and forth, so that none always follows the same one.
-        for _, _, context, run, calls, samples in entries[:: -1 if turn % 2 else 1]:
-            with context():
-                samples.append(seconds_per_call(run, calls))
-    return [(label, library, statistics.median(samples)) for label, library, *_, samples in entries]
+    with contextlib.ExitStack() as stack:
+        expected = None
+        for label, library, environment in peers.contestants(job):
+            worker = stack.enter_context(Worker(module, job.name, library, environment))
+            first, result = worker.first()
+            expected = result if expected is None else expected  # fastdl's: the first one
+            job.agree(result, expected)
+            entries.append((label, library, first, worker, worker.enough_calls(), []))
+        for turn in range(repeats):
+            # Back and forth, so that none always follows the same one.
+            for *_, worker, calls, samples in entries[:: -1 if turn % 2 else 1]:
+                samples.append(worker.time(calls))
+    return [
+        Result(label, library, statistics.median(samples), first)
+        for label, library, first, _, _, samples in entries
+    ]
 
 
-def compare(jobs, repeats):
-    """Print a table for each job; return whether all limits are met."""
+def best(results, names):
+    """The shortest time of these libraries, or labels, and None where none ran."""
+    return min(
+        (
+            result.seconds
+            for result in results
+            if result.label in names
+            or result.library in names
+            or (names is ANY and not peers.ours(result.library))
+        ),
+        default=None,
+    )
+
+
+def judge(job, results):
+    """(what was found, whether it is what the project promises) for each promise about a job."""
+    for limit in LIMITS:
+        if limit.job == job:
+            own, other = best(results, (limit.library,)), best(results, limit.opponents)
+            if own is None or other is None:
+                continue
+            names = " and ".join(limit.opponents) or "the best peer"
+            found = f"{limit.library}: {other / own:.2f} times {names}, at least {limit.ratio}"
+            yield found, other / own >= limit.ratio
+    if job in MOST_SECONDS:
+        own, most = best(results, ("fastdl",)), MOST_SECONDS[job]
+        yield f"fastdl: {own * 1e6:.2f} µs, at most {most * 1e6:g}", own <= most
+
+
+def compare(suite, repeats, select=""):
+    """Print a table for each job with `select` in its name; return whether all limits are met."""
+    module = f"peers.{suite}"
     all_met = True
-    for job in jobs:
-        results = time_in_turns(job, repeats)
-        best = {}
-        for _, library, seconds in results:
-            best[library] = min(seconds, best.get(library, math.inf))
-        print(f"\n{job.name}\n{'':<30}{'median':>12}{'ratio':>9}")
-        for label, _, seconds in results:
-            print(f"{label:<30}{seconds * 1e3:>9.3f} ms{seconds / best['fastdl']:>8.1f}x")
-        for (name, peer), limit in LIMITS.items():
-            if name == job.name and peer in best:
-                ratio = best[peer] / best["fastdl"]
-                met = ratio >= limit
-                all_met = all_met and met
-                print(f"{ratio:.1f} times {peer}, at least {limit}: {'met' if met else 'NOT MET'}")
+    for job in importlib.import_module(module).jobs():
+        if select not in job.name:
+            continue
+        results = time_in_turns(module, job, repeats)
+        own = best(results, ("fastdl",))
+        print(f"\n{job.name}\n{'':<34}{'median':>14}{'ratio':>9}{'first call':>15}")
+        for label, _, seconds, first in results:
+            ratio = seconds / own
+            print(f"{label:<34}{seconds * 1e3:>11.4f} ms{ratio:>8.2f}x{first * 1e3:>12.1f} ms")
+        all_met &= announce(judge(job.name, results))
     return all_met
+
+
+def announce(judgements):
+    all_met = True
+    for found, met in judgements:
+        print(f"{found}: {'met' if met else 'NOT MET'}", flush=True)
+        all_met &= met
+    return all_met
+
+
+def compare_accuracy(epochs=EPOCHS, seeds=SEEDS):
+    """Print the accuracies of fastdl and Keras; return whether their means agree."""
+    means = {}
+    for library in ("fastdl", "Keras"):
+        values = list(training.accuracies(library, epochs, seeds))
+        means[library] = statistics.mean(values)
+        each = ", ".join(f"{value:.2%}" for value in values)
+        print(f"{library:<10}mean {means[library]:.3%} of {each}", flush=True)
+    apart = abs(means["fastdl"] - means["Keras"])
+    return announce(
+        [(f"{apart:.3%} apart, at most {ACCURACY_MARGIN:.2%}", apart <= ACCURACY_MARGIN)]
+    )
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("jobs", choices=["loops", "mnist"])
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("jobs", choices=[*SUITES, "accuracy", "all"])
+    parser.add_argument("--repeats", type=int, default=7, help="turns of each contestant")
+    parser.add_argument("--select", default="", help="only the jobs with this in their name")
     options = parser.parse_args(arguments)
-    jobs = {"loops": loops, "mnist": mnist}[options.jobs].jobs()
-    return 0 if compare(jobs, options.repeats) else 1
+    met = [
+        compare(suite, options.repeats, options.select)
+        for suite in SUITES
+        if options.jobs in (suite, "all")
+    ]
+    if options.jobs in ("accuracy", "all"):
+        met.append(compare_accuracy())
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What all benchmarks record: where a number belongs in the tables, and what ran it."""
 
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -9,6 +10,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 
 import pytest
 from peers import MODULES, installed
+from worker import Worker
 
 import fastdl
 from fastdl import backends
@@ -49,3 +51,31 @@ def first_call():
         return time.perf_counter() - start
 
     return first_call
+
+
+@pytest.fixture(scope="session")
+def fastdl_result():
+    """What fastdl's first call gives, by module and job."""
+
+    @functools.cache
+    def fastdl_result(module, job):
+        with Worker(module, job, "fastdl", {}) as worker:
+            return worker.first()[1]
+
+    return fastdl_result
+
+
+@pytest.fixture
+def bench_worker(benchmark, record, fastdl_result):
+    """Check a contestant against fastdl, and time it in a process of its own."""
+
+    def bench_worker(module, job, library, environment, rounds):
+        with Worker(module, job.name, library, environment) as worker:
+            seconds, result = worker.first()
+            job.agree(result, fastdl_result(module, job.name))
+            calls = worker.enough_calls()
+            table = module.rpartition(".")[2]
+            record([table], job.name, library, first_call=seconds, calls=calls)
+            benchmark.pedantic(worker.time, args=(calls,), rounds=rounds)
+
+    return bench_worker

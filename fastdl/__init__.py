@@ -13,6 +13,7 @@ _LAZY = {
     "datasets": None,
     "MLP": "network",
     "load": "network",
+    "fit_many": "sweep",
     "Callback": "callbacks",
     "EarlyStopping": "callbacks",
     "History": "callbacks",

@@ -145,6 +145,7 @@ typedef struct {
     ptrdiff_t scratch_each;
     int threads;
     barrier *meeting;
+    ptrdiff_t *queue; /* (networks,) their numbers */
     atomic_int *next;
 } FN(planar_job);
 
@@ -395,11 +396,22 @@ static void FN(planar_thread)(void *argument, int thread) {
         FN(planar_network)(job, 0, job->scratch, thread, job->threads);
         return;
     }
-    for (;;) { /* the last networks first: in a study by size they take longest */
+    for (;;) {
         const ptrdiff_t taken = atomic_fetch_add(job->next, 1);
         if (taken >= job->networks) return;
-        FN(planar_network)(job, job->networks - 1 - taken,
-                           job->scratch + thread * job->scratch_each, 0, 1);
+        FN(planar_network)(job, job->queue[taken], job->scratch + thread * job->scratch_each, 0, 1);
+    }
+}
+
+/* queue (networks,) = the networks from the largest to the smallest: of those that take long, none is
+ * left to the end, when the other threads have nothing to do. (All threads on the largest first, then
+ * one on each, would save the course's sizes 5 % at the most.) */
+static void FN(planar_queue)(const int64_t *hidden_sizes, ptrdiff_t networks, ptrdiff_t *queue) {
+    for (ptrdiff_t k = 0; k < networks; k++) {
+        ptrdiff_t place = k;
+        for (; place > 0 && hidden_sizes[queue[place - 1]] < hidden_sizes[k]; place--)
+            queue[place] = queue[place - 1];
+        queue[place] = k;
     }
 }
 
@@ -421,8 +433,11 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
                            (2 * MOST_BLOCKS + threads) * most_parameters +
                            2 * MOST_BLOCKS * (ptrdiff_t)(sizeof(double) / sizeof(REAL)) + 64;
     const ptrdiff_t shared = (n_x + n_y + 1) * stride;
-    REAL *padded = scratch_memory((shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL));
+    const ptrdiff_t used = (shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL);
+    REAL *padded = scratch_memory(used + networks * sizeof(ptrdiff_t));
     if (!padded) return -1;
+    ptrdiff_t *queue = (ptrdiff_t *)((char *)padded + used);
+    FN(planar_queue)(hidden_sizes, networks, queue);
     memset(padded, 0, shared * sizeof(REAL));
     for (ptrdiff_t k = 0; k < n_x; k++)
         memcpy(padded + k * stride, inputs + k * m, m * sizeof(REAL));
@@ -438,7 +453,8 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
         .hidden_sizes = hidden_sizes, .networks = networks, .parameters = parameters,
         .costs = costs, .blocks = blocks, .most_hidden = most_hidden,
         .most_parameters = most_parameters, .scratch = padded + shared, .scratch_each = each,
-        .threads = threads, .meeting = &meeting, .next = &next,
+        .threads = threads, .meeting = &meeting, .queue = queue,
+        .next = &next,
     };
     const int status = run_threads(FN(planar_thread), &job, threads);
     free(padded);

@@ -1,63 +1,104 @@
 /* The training engine for one REAL: many steps of one network in one call, on any number of
  * threads.
  *
- * A step runs phase by phase; in each phase every thread computes its own part of one array, and
- * the threads meet at a barrier before anyone reads another's part. A layer of many outputs is cut
- * by columns, so that a thread keeps meeting the same weights and optimizer slots, which stay in
- * its core's cache; a narrow one is cut by rows, of the batch (forward, backward) and of the
- * weights (update). Every element is computed whole by one thread, in an order that has nothing to
- * do with the cut: results are bit-identical for any number of threads.
+ * A thread owns some of the inputs of every layer, with their rows of weights and optimizer slots,
+ * which stay in its core's cache: no other thread ever touches them. The inputs that a thread owns
+ * are also the units that it computes in the layer before. So a layer's product is a sum over the
+ * threads of what each one's inputs contribute (the parts), and a step goes
  *
- * In rows of weights, the columns of one thread alternate with another's, every few cache lines, and
- * the processor fetches ahead what the other is about to change: two threads took longer than one.
- * They therefore work on copies in which each thread's columns are a matrix of their own.
+ *     forward, each layer:   part of the product from the own inputs     | barrier
+ *                            own units: parts added up, bias, activation, dropout
+ *     loss:                  own rows of the batch                       | barrier
+ *     backward, each layer:  gradients of the own inputs, then the own weights' step  | barrier
  *
- * The weight gradient is not stored: a tile of it is summed in registers and handed to the
- * optimizer, unless all of it is needed first (clipping by norm). A first layer fed with sparse
- * rows skips the zeros in both directions.
+ * Only outputs and their gradients cross from core to core. (Cut by columns instead, a thread reads
+ * the others' weights to go backward, which they have just changed: slower on two threads than on one
+ * where rows of weights interleave, and a tenth slower than this where each has a matrix of its own.)
+ *
+ * Inputs are cut into a fixed number of blocks, whose parts are added up as a fixed tree, and a thread
+ * owns whole blocks: results are bit-identical for any number of threads. Where the outputs of a batch
+ * are many, parts cost more than they save: each thread then computes its own units from all inputs,
+ * after a barrier.
+ *
+ * Zeros are skipped, in sparse data and in what ReLU and dropout left: a block of inputs is listed row
+ * by row for the forward product, and input by input for the way back, where one pass over the
+ * weights gives both the gradients of the inputs and of the weights. A block with few zeros takes the
+ * dense products. The weight gradient is not stored: a tile of it is summed in registers and handed
+ * to the optimizer, unless all of it is needed first (clipping by norm).
  */
 
 /* Dropout draws for eight rows at a time, and losses add up in blocks of as many. */
 #define ROW_BLOCK 8
 /* Sums over parameters add up in blocks of so many of an array. */
 #define SUM_BLOCK 4096
+/* Elsewhere, inputs in a block. */
+#define WIDE_BLOCK 64
+/* The largest outputs of a batch, in bytes, that are added up from parts. */
+#define MOST_PART_BYTES (1 << 17)
+/* Share of a block that may be nonzero for the lists to be faster than the dense products. */
+#define LIST_DENSITY 0.7
+/* Weight gradients that wait for the optimizer together. */
+#define WAITING_GRADIENTS 1024
 
 /* ------------------------------------------------------------------------ what a call is given */
+
+/* The nonzero inputs of a row in a block: their numbers and values. */
+typedef struct {
+    const int32_t *columns;
+    const REAL *values;
+    ptrdiff_t count;
+} FN(span);
 
 typedef struct {
     ptrdiff_t inputs, outputs; /* units */
     int activation;
-    int by_columns;     /* cut by columns, not by rows */
+    int in_parts;       /* the product is added up from parts */
+    int whole_rows;     /* cut by rows of the batch after the product, not by units */
+    int lists;          /* its inputs are listed without zeros */
+    int blocks;         /* of inputs */
+    const int64_t *edges; /* (blocks + 1,) between them, or NULL: all alike */
     double slope;       /* of the activation */
     double dropout;     /* rate after it */
     ptrdiff_t offset;   /* of weights (inputs, outputs) in the flat arrays; bias (outputs,) follows */
-    REAL *preactivated; /* (batch, outputs) what the activation took, or the same as activated */
-    REAL *activated;    /* (batch, outputs) the activation's result */
-    REAL *fed_on;       /* (batch, outputs) that after dropout; the same as activated without */
-    REAL *factors;      /* (batch, outputs) what dropout multiplied by; NULL without */
-    REAL *gradients;    /* (batch, outputs) of the loss, in fed_on and then in preactivated */
+    /* Each (batch, outputs), as `view` says. */
+    REAL *preactivated; /* what the activation took, or the same as activated */
+    REAL *activated;    /* the activation's result */
+    REAL *fed_on;       /* that after dropout; the same as activated without */
+    REAL *factors;      /* what dropout multiplied by; NULL without */
+    REAL *back;         /* gradients in fed_on */
+    REAL *gradients;    /* (batch, outputs) gradients in preactivated */
+    /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
+     * behind it; and in which rows an input occurs, as bits, and with what value. */
+    FN(span) *spans;    /* (blocks, batch) */
+    FN(span) *whole;    /* (threads, batch) all that sparse data has, where there are no parts */
+    int32_t *columns;   /* (batch, inputs) of the spans, unless they are the data's own, as `view` says */
+    REAL *listed;       /* the same for their values */
+    uint32_t *present;  /* (words, inputs) as `view` says */
+    REAL *values;       /* (inputs, batch) of sparse data */
 } FN(layer);
 
 typedef struct {
     plan p; /* what the caller wants; the arrays of it that hold REAL stand below once more */
     FN(layer) layer[MOST_LAYERS];
     REAL *parameters, *slots[2], *gradients;
-    int split; /* parameters and slots are copies in which each thread's columns stand together */
     const REAL *inputs, *values, *sample_weight;
     ptrdiff_t done; /* steps taken */
     int stop;
     barrier *meeting;
     /* scratch */
+    REAL *parts[2];        /* (PARTS, batch, widest) of one layer and of the next */
+    ptrdiff_t widest;      /* outputs of a layer in parts, in whole vectors */
     REAL *batch_inputs;    /* (batch, features), dense data only */
     REAL *batch_targets;   /* (batch, outputs) */
     int64_t *batch_labels; /* (batch,) integer targets */
     REAL *batch_weight;    /* (batch,) */
-    REAL *transposed;      /* (threads, features, batch), sparse data only */
-    uint64_t *present;     /* (threads, features, words): which rows have that feature */
+    REAL *sums;            /* (threads, widest layer) weight gradients of one input */
     double *block_losses;  /* of each ROW_BLOCK rows */
     double *block_right;
     double *block_sums;    /* (blocks,) of each SUM_BLOCK parameters: penalties, or squares */
     ptrdiff_t blocks;
+    ptrdiff_t words;       /* of 32 rows in a batch */
+    ptrdiff_t next;        /* where the next batch begins */
 } FN(engine);
 
 /* --------------------------------------------------------------------------- dividing the work */
@@ -73,111 +114,407 @@ INLINE FN(range) FN(share)(ptrdiff_t total, ptrdiff_t unit, int thread, int thre
     return (FN(range)){start < total ? start : total, stop < total ? stop : total};
 }
 
-/* A thread's part of a layer's outputs for a batch. */
-INLINE void FN(outputs_share)(const FN(layer) *y, ptrdiff_t rows, int thread, int threads,
-                              FN(range) *row, FN(range) *column) {
-    const FN(range) all_rows = {0, rows}, all_columns = {0, y->outputs};
-    *row = y->by_columns ? all_rows : FN(share)(rows, ROW_BLOCK, thread, threads);
-    *column = y->by_columns ? FN(share)(y->outputs, LANES, thread, threads) : all_columns;
+/* The blocks of a layer's inputs that a thread owns. */
+INLINE FN(range) FN(own_blocks)(const FN(layer) *y, int thread, int threads) {
+    const int owners = threads < y->blocks ? threads : y->blocks;
+    if (thread >= owners) return (FN(range)){y->blocks, y->blocks};
+    return (FN(range)){y->blocks * thread / owners, y->blocks * (thread + 1) / owners};
 }
 
-/* Where the weights of some columns of a layer stand in the flat arrays, row after row of `stride`. */
-typedef struct {
-    ptrdiff_t at, stride;
-} FN(place);
+/* The inputs of some blocks. */
+INLINE FN(range) FN(block_inputs)(const FN(layer) *y, FN(range) blocks) {
+    if (y->edges) return (FN(range)){y->edges[blocks.start], y->edges[blocks.stop]};
+    return (FN(range)){block_edge(y->inputs, blocks.start, y->blocks),
+                       block_edge(y->inputs, blocks.stop, y->blocks)};
+}
 
-INLINE FN(place) FN(weights_of)(const FN(engine) *e, const FN(layer) *y, FN(range) column) {
-    if (e->split && y->by_columns)
-        return (FN(place)){y->offset + y->inputs * column.start, column.stop - column.start};
-    return (FN(place)){y->offset + column.start, y->outputs};
+INLINE FN(range) FN(one_block)(const FN(layer) *y, ptrdiff_t block) {
+    return FN(block_inputs)(y, (FN(range)){block, block + 1});
+}
+
+INLINE FN(range) FN(own_inputs)(const FN(layer) *y, int thread, int threads) {
+    return FN(block_inputs)(y, FN(own_blocks)(y, thread, threads));
+}
+
+/* What a thread computes of layer l's outputs once the product is there. */
+INLINE void FN(own_outputs)(const FN(engine) *e, int l, ptrdiff_t rows, int thread, FN(range) *row,
+                            FN(range) *column) {
+    const FN(layer) *y = &e->layer[l];
+    const int by_rows = y->whole_rows || l == e->p.layers - 1;
+    *row = by_rows ? FN(share)(rows, ROW_BLOCK, thread, e->p.threads) : (FN(range)){0, rows};
+    *column = by_rows ? (FN(range)){0, y->outputs} : FN(own_inputs)(y + 1, thread, e->p.threads);
+}
+
+/* Where the units of a layer that a thread works on stand in an array of so many rows. The units of
+ * each thread are a matrix of their own, so that no cache line, nor the one next to it that the
+ * processor fetches along, is another thread's too: two threads took a fifth longer. Where someone
+ * needs whole rows, they are one matrix. */
+typedef struct {
+    ptrdiff_t first, stride; /* the first unit, and how many */
+} FN(view);
+
+INLINE FN(view) FN(view_inputs)(const FN(layer) *y, int thread, int threads) {
+    const FN(range) own = FN(own_inputs)(y, thread, threads);
+    return (FN(view)){own.start, own.stop - own.start};
+}
+
+INLINE FN(view) FN(view_outputs)(const FN(engine) *e, int l, int thread) {
+    const FN(layer) *y = &e->layer[l];
+    if (l == e->p.layers - 1 || y->whole_rows || !y[1].in_parts) return (FN(view)){0, y->outputs};
+    return FN(view_inputs)(y + 1, thread, e->p.threads);
+}
+
+/* The place of a row and unit in an array of `rows` rows. */
+INLINE ptrdiff_t FN(place)(FN(view) view, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t unit) {
+    return view.first * rows + row * view.stride + unit - view.first;
+}
+
+/* ----------------------------------------------------------------------------- without zeros */
+
+/* The first `count` elements of a vector, and zeros. */
+INLINE FN(vector) FN(load_part)(const REAL *source, int count) {
+#if defined(__AVX512F__) && SINGLE
+    return (FN(vector))_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), source);
+#elif defined(__AVX512F__)
+    return (FN(vector))_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), source);
+#else
+    if (count == LANES) return *(const FN(vector) *)source;
+    FN(vector) part = {0};
+    for (int i = 0; i < count; i++) part[i] = source[i];
+    return part;
+#endif
+}
+
+/* Vector v of `vectors`, the last of which has `last` elements. */
+INLINE FN(vector) FN(load)(const REAL *source, int v, int vectors, int last) {
+    return v < vectors - 1 ? *(const FN(vector) *)(source + v * LANES)
+                           : FN(load_part)(source + v * LANES, last);
+}
+
+/* The sum of a vector's elements, in halves. */
+INLINE REAL FN(total)(FN(vector) x) {
+#if defined(__AVX512F__) && SINGLE
+    return _mm512_reduce_add_ps((__m512)x);
+#elif defined(__AVX512F__)
+    return _mm512_reduce_add_pd((__m512d)x);
+#else
+    REAL lane[LANES];
+    memcpy(lane, &x, sizeof x);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+#endif
+}
+
+/* Calls MACRO(number) with the number of vectors, 1 to SPARSE_VECTORS, known to the compiler. */
+#define WITH_VECTORS(number, MACRO)     \
+    switch (number) {                  \
+    case 8: MACRO(8); break;           \
+    case 7: MACRO(7); break;           \
+    case 6: MACRO(6); break;           \
+    case 5: MACRO(5); break;           \
+    case 4: MACRO(4); break;           \
+    case 3: MACRO(3); break;           \
+    case 2: MACRO(2); break;           \
+    case 1: MACRO(1); break;           \
+    }
+
+/* sums += the products of a span's values and their rows of weights. */
+INLINE void FN(add_span)(int vectors, int last, FN(span) span, const REAL *weights, ptrdiff_t stride,
+                         FN(vector) *sums) {
+    for (ptrdiff_t k = 0; k < span.count; k++) {
+        const REAL *row = weights + span.columns[k] * stride, value = span.values[k];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) sums[v] += value * FN(load)(row, v, vectors, last);
+    }
+}
+
+/* outputs (rows, vectors) = each row's span times the weights, plus those of a second block if there
+ * is one, plus bias if there is one. */
+INLINE void FN(listed_rows)(int vectors, int last, ptrdiff_t rows, const FN(span) *first,
+                            const FN(span) *second, const REAL *weights, ptrdiff_t stride,
+                            const REAL *bias, REAL *outputs, ptrdiff_t output_stride) {
+    for (ptrdiff_t b = 0; b < rows; b++, outputs += output_stride) {
+        FN(vector) sums[SPARSE_VECTORS], others[SPARSE_VECTORS];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++)
+            sums[v] = bias ? FN(load)(bias, v, vectors, last) : (FN(vector)){0};
+        FN(add_span)(vectors, last, first[b], weights, stride, sums);
+        if (second) {
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++) others[v] = (FN(vector)){0};
+            FN(add_span)(vectors, last, second[b], weights, stride, others);
+#pragma GCC unroll 8
+            for (int v = 0; v < vectors; v++) sums[v] += others[v];
+        }
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors - 1; v++) *(FN(vector) *)(outputs + v * LANES) = sums[v];
+        memcpy(outputs + (vectors - 1) * LANES, &sums[vectors - 1], last * sizeof(REAL));
+    }
+}
+
+static void FN(listed_product)(ptrdiff_t rows, ptrdiff_t columns, const FN(span) *first,
+                               const FN(span) *second, const REAL *weights, ptrdiff_t stride,
+                               const REAL *bias, REAL *outputs, ptrdiff_t output_stride) {
+    for (ptrdiff_t j = 0; j < columns; j += SPARSE_VECTORS * LANES) {
+        const ptrdiff_t left = columns - j;
+        const int vectors = left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
+        const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
+#define LISTED_ROWS(number)                                                                     \
+    if (last == LANES)                                                                          \
+        FN(listed_rows)(number, LANES, rows, first, second, weights + j, stride,                \
+                        bias ? bias + j : NULL, outputs + j, output_stride);                     \
+    else                                                                                        \
+        FN(listed_rows)(number, last, rows, first, second, weights + j, stride,                 \
+                        bias ? bias + j : NULL, outputs + j, output_stride)
+        WITH_VECTORS(vectors, LISTED_ROWS)
+#undef LISTED_ROWS
+    }
+}
+
+/* Lists what is not zero among values (n,), which are inputs `first` on; returns how many there are.
+ * Writes up to a vector more. */
+INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_t n, int32_t *columns,
+                                   REAL *values) {
+    ptrdiff_t count = 0, i = 0;
+#if SINGLE && defined(__AVX512F__)
+    const __m512i ascending =
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; i + 16 <= n; i += 16) {
+        const __m512 x = _mm512_loadu_ps(source + i);
+        const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
+        const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)(first + i)));
+        _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(there, x));
+        _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
+        count += __builtin_popcount(there);
+    }
+#endif
+    for (; i < n; i++) {
+        columns[count] = (int32_t)(first + i);
+        values[count] = source[i];
+        count += source[i] != 0;
+    }
+    return count;
+}
+
+/* Notes row b's span of inputs: its bit in present (inputs,), and its values in values (inputs, batch).
+ * Both begin with input `first`. */
+INLINE void FN(note_row)(FN(span) span, ptrdiff_t b, ptrdiff_t first, uint32_t *present, REAL *values,
+                         ptrdiff_t batch) {
+    const uint32_t bit = (uint32_t)1 << b % 32;
+    ptrdiff_t k = 0;
+    for (; k < span.count; k++) {
+        const ptrdiff_t column = span.columns[k] - first;
+        present[column] |= bit;
+        values[column * batch + b] = span.values[k];
+    }
 }
 
 /* ------------------------------------------------------------------------------------- forward */
 
-/* VECTORS x LANES outputs of one sparse row. */
-INLINE void FN(sparse_row)(int vectors, const REAL *weights, ptrdiff_t stride, const REAL *bias,
-                           const int32_t *columns, const REAL *values, ptrdiff_t count,
-                           REAL *outputs) {
-    FN(vector) sum[SPARSE_VECTORS];
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; v++) sum[v] = *(const FN(vector) *)(bias + v * LANES);
-    for (ptrdiff_t k = 0; k < count; k++) {
-        const REAL *row = weights + columns[k] * stride, value = values[k];
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) sum[v] += value * *(const FN(vector) *)(row + v * LANES);
-    }
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; v++) *(FN(vector) *)(outputs + v * LANES) = sum[v];
+/* What row `row` of the data has in some blocks of inputs, of sparse data in PARTS. */
+INLINE FN(span) FN(data_span)(const FN(engine) *e, ptrdiff_t row, FN(range) blocks) {
+    const ptrdiff_t start = e->p.starts[row], end = e->p.starts[row + 1];
+    const int32_t *cuts = e->p.cuts + row * (PARTS - 1) - 1;
+    const ptrdiff_t first = blocks.start ? start + cuts[blocks.start] : start;
+    const ptrdiff_t stop = blocks.stop < PARTS ? start + cuts[blocks.stop] : end;
+    return (FN(span)){e->p.columns + first, e->values + first, stop - first};
 }
 
-/* preactivated[:, column] of the first layer for the given rows of a batch of sparse rows. */
-static void FN(sparse_forward)(const FN(engine) *e, const int64_t *order, ptrdiff_t first,
-                               FN(range) row, FN(range) column) {
+/* Asks for the own blocks of the next batch of sparse data: rows lie anywhere in memory, and waiting for
+ * them took a sixth of a step. All at once: spread over the optimizer's steps, it kept them from the
+ * second-level cache for twice the time. */
+static void FN(fetch_ahead)(const FN(engine) *e, FN(range) blocks) {
+    for (ptrdiff_t b = e->next; b < e->next + e->p.batch && b < e->p.n; b++) {
+        const FN(span) span = FN(data_span)(e, e->p.order ? e->p.order[b] : b, blocks);
+        for (ptrdiff_t k = 0; k < span.count; k += 64 / (ptrdiff_t)sizeof(int32_t))
+            __builtin_prefetch(span.columns + k, 0, 2);
+        for (ptrdiff_t k = 0; k < span.count; k += 64 / (ptrdiff_t)sizeof(REAL))
+            __builtin_prefetch(span.values + k, 0, 2);
+    }
+}
+
+/* What the rows of the batch have in sparse data: in each of the own blocks and, unless NULL, in all. */
+static void FN(find_spans)(const FN(engine) *e, const int64_t *order, ptrdiff_t first, ptrdiff_t rows,
+                           FN(range) blocks, FN(span) *whole) {
     const FN(layer) *y = e->layer;
-    const FN(place) place = FN(weights_of)(e, y, column);
-    const REAL *weights = e->parameters + place.at - column.start;
-    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs;
-    for (ptrdiff_t j = column.start; j < column.stop;) {
-        ptrdiff_t left = column.stop - j, vectors = left / LANES;
-        if (vectors > SPARSE_VECTORS) vectors = SPARSE_VECTORS;
-        for (ptrdiff_t b = row.start; b < row.stop; b++) {
-            const ptrdiff_t sample = order ? order[b] : first + b, start = e->p.starts[sample];
-            const ptrdiff_t count = e->p.starts[sample + 1] - start;
-            const int32_t *columns = e->p.columns + start;
-            const REAL *values = e->values + start;
-            REAL *outputs = y->preactivated + b * y->outputs + j;
-#define SPARSE_ROW(vectors) \
-    FN(sparse_row)(vectors, weights + j, place.stride, bias + j, columns, values, count, outputs)
-            switch (vectors) {
-            case 8: SPARSE_ROW(8); break;
-            case 7: SPARSE_ROW(7); break;
-            case 6: SPARSE_ROW(6); break;
-            case 5: SPARSE_ROW(5); break;
-            case 4: SPARSE_ROW(4); break;
-            case 3: SPARSE_ROW(3); break;
-            case 2: SPARSE_ROW(2); break;
-            case 1: SPARSE_ROW(1); break;
-            default: /* the last columns, fewer than a vector has lanes */
-                for (ptrdiff_t o = 0; o < left; o++) {
-                    REAL sum = bias[j + o];
-                    for (ptrdiff_t k = 0; k < count; k++)
-                        sum += values[k] * weights[columns[k] * place.stride + j + o];
-                    outputs[o] = sum;
-                }
-            }
-#undef SPARSE_ROW
-        }
-        j += vectors ? vectors * LANES : left;
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        const ptrdiff_t row = order ? order[b] : first + b;
+        for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
+            y->spans[block * e->p.batch + b] = FN(data_span)(e, row, (FN(range)){block, block + 1});
+        if (whole) whole[b] = FN(data_span)(e, row, (FN(range)){0, PARTS});
     }
 }
 
-/* A part of a layer's outputs. The batch's rows in sparse data are those that `order` names, or those
- * from `first` on. */
-static void FN(forward_part)(const FN(engine) *e, int l, const REAL *inputs, const int64_t *order,
-                             ptrdiff_t first, FN(range) row, FN(range) column) {
+/* Notes the rows that have each of the own inputs, in sparse data. */
+static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
+    const FN(layer) *y = e->layer;
+    const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
+    const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
+    uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
+    REAL *values = y->values + view.first * e->p.batch;
+    memset(present, 0, e->words * view.stride * sizeof *present);
+    for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
+        for (ptrdiff_t b = 0; b < rows; b++)
+            FN(note_row)(y->spans[block * e->p.batch + b], b, view.first,
+                         present + b / 32 * view.stride, values, e->p.batch);
+}
+
+/* The elements of a block that its lists hold, of all: whether to take the lists. */
+INLINE int FN(is_listed)(const FN(engine) *e, int l, ptrdiff_t block, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t width = column.stop - column.start, stride = y->outputs;
-    const FN(place) place = FN(weights_of)(e, y, column);
-    const REAL *bias = e->parameters + y->offset + y->inputs * stride + column.start;
-    if (row.start == row.stop || !width) return;
-    if (l == 0 && e->p.starts)
-        FN(sparse_forward)(e, order, first, row, column);
+    if (!y->lists) return 0;
+    if (l == 0) return 1;
+    const FN(range) range = FN(one_block)(y, block);
+    ptrdiff_t count = 0;
+    for (ptrdiff_t b = 0; b < rows; b++) count += y->spans[block * e->p.batch + b].count;
+    return count < LIST_DENSITY * rows * (range.stop - range.start);
+}
+
+/* The part of one block of inputs, or of two one after the other, in a layer's product. */
+static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN(view) view,
+                              ptrdiff_t rows, ptrdiff_t block, int two) {
+    const FN(layer) *y = &e->layer[l];
+    const ptrdiff_t outputs = y->outputs, size = e->p.batch * e->widest;
+    REAL *parts = e->parts[l % 2] + block * size;
+    const REAL *weights = e->parameters + y->offset;
+    const FN(span) *spans = y->spans + block * e->p.batch;
+    if (FN(is_listed)(e, l, block, rows) && (!two || FN(is_listed)(e, l, block + 1, rows))) {
+        FN(listed_product)(rows, outputs, spans, two ? spans + e->p.batch : NULL, weights, outputs, NULL,
+                           parts, e->widest);
+        return;
+    }
+    for (int b = 0; b <= two; b++, parts += size) {
+        const FN(range) range = FN(one_block)(y, block + b);
+        if (l == 0 && y->lists)
+            FN(listed_product)(rows, outputs, spans + b * e->p.batch, NULL, weights, outputs, NULL, parts,
+                               e->widest);
+        else
+            FN(blocked_product)(rows, outputs, range.stop - range.start,
+                                inputs + FN(place)(view, e->p.batch, 0, range.start), view.stride, 1,
+                                weights + range.start * outputs, outputs, 1, NULL, parts, e->widest,
+                                1);
+    }
+    if (!two) return;
+    parts -= 2 * size;
+    for (ptrdiff_t b = 0; b < rows; b++, parts += e->widest)
+#pragma omp simd
+        for (ptrdiff_t o = 0; o < outputs; o++) parts[o] += parts[size + o];
+}
+
+/* preactivated = the tree of parts, and the bias. Up to two threads have added up pairs of blocks
+ * before. */
+static void FN(add_parts)(const FN(engine) *e, int l, FN(view) view, FN(range) row,
+                          FN(range) column) {
+    const FN(layer) *y = &e->layer[l];
+    const ptrdiff_t size = e->p.batch * e->widest, width = column.stop - column.start;
+    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs + column.start;
+    for (ptrdiff_t b = row.start; b < row.stop; b++) {
+        const REAL *part = e->parts[l % 2] + b * e->widest;
+        REAL *outputs = y->preactivated + FN(place)(view, e->p.batch, b, column.start);
+        part += column.start;
+        if (e->p.threads <= 2)
+#pragma omp simd
+            for (ptrdiff_t o = 0; o < width; o++)
+                outputs[o] = bias[o] + (part[o] + part[2 * size + o]);
+        else
+#pragma omp simd
+            for (ptrdiff_t o = 0; o < width; o++)
+                outputs[o] = bias[o] + ((part[o] + part[size + o]) +
+                                        (part[2 * size + o] + part[3 * size + o]));
+    }
+}
+
+/* preactivated from all inputs; `whole` are the rows of sparse data. */
+static void FN(forward_whole)(const FN(engine) *e, int l, const REAL *inputs, const FN(span) *whole,
+                              FN(view) view, FN(range) row, FN(range) column) {
+    const FN(layer) *y = &e->layer[l];
+    const ptrdiff_t outputs = y->outputs, rows = row.stop - row.start, width = column.stop - column.start;
+    const REAL *weights = e->parameters + y->offset + column.start;
+    const REAL *bias = e->parameters + y->offset + y->inputs * outputs + column.start;
+    REAL *target = y->preactivated + FN(place)(view, e->p.batch, row.start, column.start);
+    if (!rows || !width) return;
+    if (l == 0 && y->lists)
+        FN(listed_product)(rows, width, whole + row.start, NULL, weights, outputs, bias, target,
+                           view.stride);
     else
-        FN(blocked_product)(row.stop - row.start, width, y->inputs, inputs + row.start * y->inputs,
-                            y->inputs, 1, e->parameters + place.at, place.stride, 1, bias,
-                            y->preactivated + row.start * stride + column.start, stride, 1);
+        FN(blocked_product)(rows, width, y->inputs, inputs + row.start * y->inputs, y->inputs, 1, weights,
+                            outputs, 1, bias, target, view.stride, 1);
+}
+
+/* The dropout factors of a part of a layer's outputs. */
+static void FN(draw_factors)(const FN(engine) *e, int l, FN(view) view, FN(range) row,
+                             FN(range) column) {
+    const FN(layer) *y = &e->layer[l];
     if (y->factors)
         FN(dropout_factors)(y->dropout, e->p.seed, e->p.iteration, l, row.start, row.stop, column.start,
-                            column.stop, y->factors + row.start * stride + column.start, stride);
-    for (ptrdiff_t b = row.start; b < row.stop; b++) {
-        const ptrdiff_t at = b * stride + column.start;
-        FN(activation_forward)(y->preactivated + at, y->activation, y->slope, y->activated + at, 1,
-                               width);
+                            column.stop,
+                            y->factors + FN(place)(view, e->p.batch, row.start, column.start),
+                            view.stride);
+}
+
+/* Rows and columns of a part: one row where it is all of consecutive rows. */
+INLINE void FN(as_rows)(FN(view) view, FN(range) row, FN(range) column, ptrdiff_t *rows,
+                        ptrdiff_t *width) {
+    *rows = row.stop - row.start;
+    *width = column.stop - column.start;
+    if (*width != view.stride) return;
+    *width *= *rows;
+    *rows = 1;
+}
+
+/* Activation and dropout of a part of a layer's outputs. */
+static void FN(activate)(const FN(engine) *e, int l, FN(view) view, FN(range) row, FN(range) column) {
+    const FN(layer) *y = &e->layer[l];
+    ptrdiff_t at = FN(place)(view, e->p.batch, row.start, column.start), rows, width;
+    if (y->activation >= SOFTMAX) {
+        rows = row.stop - row.start;
+        FN(activation_forward)(y->preactivated + at, y->activation, y->slope, y->activated + at, rows,
+                               y->outputs);
+    }
+    FN(as_rows)(view, row, column, &rows, &width);
+    for (; rows--; at += view.stride) {
+        if (y->activation < SOFTMAX)
+            FN(activation_forward)(y->preactivated + at, y->activation, y->slope, y->activated + at, 1,
+                                   width);
         if (!y->factors) continue;
         const REAL *activated = y->activated + at, *factors = y->factors + at;
         REAL *fed_on = y->fed_on + at;
 #pragma omp simd
         for (ptrdiff_t i = 0; i < width; i++) fed_on[i] = activated[i] * factors[i];
+    }
+}
+
+/* Lists the own inputs of layer l, which have just been computed. What counts as zero must be without
+ * a gradient too: ReLU's zeros, or what dropout took. */
+static void FN(list_inputs)(const FN(engine) *e, int l, ptrdiff_t rows, int thread) {
+    const FN(layer) *y = &e->layer[l], *before = y - 1;
+    const REAL *marks = before->activation == RELU ? before->fed_on : before->factors;
+    const FN(view) view = FN(view_outputs)(e, l - 1, thread);
+    const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
+    const FN(range) own = FN(block_inputs)(y, blocks);
+    const ptrdiff_t batch = e->p.batch, width = own.stop - own.start;
+    uint32_t *present = y->present + FN(place)(view, e->words, 0, own.start);
+    for (ptrdiff_t w = 0; w < e->words; w++) memset(present + w * view.stride, 0, width * sizeof *present);
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        const REAL *row = marks + FN(place)(view, batch, b, own.start);
+        uint32_t *word = present + b / 32 * view.stride, bit = (uint32_t)1 << b % 32;
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < width; i++) word[i] |= row[i] != 0 ? bit : 0;
+    }
+    for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
+        const FN(range) range = FN(one_block)(y, block);
+        for (ptrdiff_t b = 0; b < rows; b++) {
+            const ptrdiff_t at = FN(place)(view, batch, b, range.start);
+            int32_t *columns = y->columns + at;
+            REAL *values = y->listed + at;
+            const ptrdiff_t count = FN(list_nonzeros)(marks + at, range.start, range.stop - range.start,
+                                                      columns, values);
+            if (marks != before->fed_on)
+                for (ptrdiff_t k = 0; k < count; k++)
+                    values[k] = before->fed_on[at + columns[k] - range.start];
+            y->spans[block * batch + b] = (FN(span)){columns, values, count};
+        }
     }
 }
 
@@ -249,37 +586,7 @@ static void FN(loss_part)(const FN(engine) *e, const int64_t *order, ptrdiff_t f
     }
 }
 
-/* ------------------------------------------------------------------------------------ backward */
-
-/* A part of the gradients in layer l's preactivations, from all of layer l + 1's. */
-static void FN(backward_part)(const FN(engine) *e, int l, FN(range) row, FN(range) column) {
-    const FN(layer) *y = &e->layer[l], *next = &e->layer[l + 1];
-    const ptrdiff_t width = column.stop - column.start, stride = y->outputs, o = next->outputs;
-    if (row.start == row.stop || !width) return;
-    const int parts = e->split && next->by_columns ? e->p.threads : 1;
-    for (int part = 0; part < parts; part++) {
-        const FN(range) of = FN(share)(o, LANES, part, parts);
-        const FN(place) place = FN(weights_of)(e, next, of);
-        FN(blocked_product)(row.stop - row.start, width, of.stop - of.start,
-                            next->gradients + row.start * o + of.start, o, 1,
-                            e->parameters + place.at + column.start * place.stride, 1,
-                            place.stride, NULL,
-                            y->gradients + row.start * stride + column.start, stride, part == 0);
-    }
-    for (ptrdiff_t b = row.start; b < row.stop; b++) {
-        const ptrdiff_t at = b * stride + column.start;
-        REAL *gradients = y->gradients + at;
-        if (y->factors) {
-            const REAL *factors = y->factors + at;
-#pragma omp simd
-            for (ptrdiff_t i = 0; i < width; i++) gradients[i] *= factors[i];
-        }
-        FN(activation_backward)(y->preactivated + at, y->activated + at, gradients, y->activation,
-                                y->slope, gradients, 1, width);
-    }
-}
-
-/* -------------------------------------------------------------------------------------- update */
+/* -------------------------------------------------------------------------- backward and update */
 
 /* The gradient of n consecutive parameters from `at` on: to the optimizer, or kept for later. */
 INLINE void FN(use)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t at, const REAL *gradients,
@@ -292,123 +599,156 @@ INLINE void FN(use)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t at, con
               e->slots[1] ? e->slots[1] + at : NULL, n);
 }
 
-/* The same for weights, which are penalised. */
-INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t at,
-                            REAL *gradients, ptrdiff_t n) {
+/* The same for rows of weights, which are penalised, from gradients with rows `stride` apart, which
+ * are moved together. */
+INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(layer) *y, ptrdiff_t row,
+                            ptrdiff_t rows, REAL *gradients, ptrdiff_t stride) {
+    const ptrdiff_t at = y->offset + row * y->outputs, n = rows * y->outputs;
+    for (ptrdiff_t p = 1; p < rows && stride != y->outputs; p++)
+        memmove(gradients + p * y->outputs, gradients + p * stride, y->outputs * sizeof(REAL));
     if (e->p.l1 != 0 || e->p.l2 != 0) FN(add_penalty)(e->parameters + at, e->p.l1, e->p.l2, gradients, n);
     FN(use)(e, rule, at, gradients, n);
 }
 
-/* Weight rows `row`, columns `column` of layer l from dense inputs (batch, inputs). */
-static void FN(update_part)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
-                            ptrdiff_t rows, FN(range) row, FN(range) column) {
+/* Gradients in layer l's preactivations from those in what the next layer was fed. */
+static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, FN(range) row,
+                           FN(range) column) {
     const FN(layer) *y = &e->layer[l];
-    const FN(place) place = FN(weights_of)(e, y, column);
+    const ptrdiff_t first = FN(place)(view, e->p.batch, row.start, column.start);
+    ptrdiff_t at = first, rows, width;
+    FN(as_rows)(view, row, column, &rows, &width);
+    for (ptrdiff_t b = 0; y->factors && b < rows; b++, at += view.stride) {
+        const REAL *factors = y->factors + at;
+        REAL *back = y->back + at;
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < width; i++) back[i] *= factors[i];
+    }
+    at = first;
+    width = column.stop - column.start;
+    for (ptrdiff_t b = row.start; b < row.stop; b++, at += view.stride)
+        FN(activation_backward)(y->preactivated + at, y->activated + at, y->back + at, y->activation,
+                                y->slope, y->gradients + b * y->outputs + column.start, 1, width);
+}
+
+/* A block of layer l with few zeros: the gradients of its inputs, unless they are the data, and the
+ * step of its weights. */
+static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
+                           FN(view) view, ptrdiff_t rows, FN(range) range) {
+    const FN(layer) *y = &e->layer[l];
+    const ptrdiff_t outputs = y->outputs, panel = TILE_VECTORS * LANES;
+    const ptrdiff_t at = FN(place)(view, e->p.batch, 0, range.start);
+    if (l > 0)
+        FN(blocked_product)(rows, range.stop - range.start, outputs, y->gradients, outputs, 1,
+                            e->parameters + y->offset + range.start * outputs, 1, outputs, NULL,
+                            y[-1].back + at, view.stride, 1);
     REAL sums[TILE_ROWS * TILE_VECTORS * LANES] __attribute__((aligned(64)));
-    const ptrdiff_t panel = TILE_VECTORS * LANES;
-    for (ptrdiff_t j = column.start; j < column.stop; j += panel) {
-        const ptrdiff_t width = column.stop - j < panel ? column.stop - j : panel;
-        for (ptrdiff_t i = row.start; i < row.stop; i += TILE_ROWS) {
-            const ptrdiff_t part = row.stop - i < TILE_ROWS ? row.stop - i : TILE_ROWS;
+    for (ptrdiff_t j = 0; j < outputs; j += panel) {
+        const ptrdiff_t width = outputs - j < panel ? outputs - j : panel;
+        for (ptrdiff_t i = range.start; i < range.stop; i += TILE_ROWS) {
+            const ptrdiff_t part = range.stop - i < TILE_ROWS ? range.stop - i : TILE_ROWS;
             /* Whole vectors, beyond the last column too: the scratch has room behind it. */
             (width <= LANES ? FN(panel_narrow) : FN(panel_wide))(
-                part, rows, inputs + i, 1, y->inputs, y->gradients + j, y->outputs, sums, panel, 1,
-                NULL);
-            if (width == place.stride) { /* whole rows of weights, one after the other */
-                for (ptrdiff_t p = 1; p < part && width < panel; p++)
-                    memmove(sums + p * width, sums + p * panel, width * sizeof(REAL));
-                FN(use_weights)(e, rule, place.at + i * width, sums, part * width);
+                part, rows, inputs + at + i - range.start, 1, view.stride, y->gradients + j, outputs, sums,
+                panel, 1, NULL);
+            if (width == outputs) {
+                FN(use_weights)(e, rule, y, i, part, sums, panel);
                 continue;
             }
-            for (ptrdiff_t p = 0; p < part; p++)
-                FN(use_weights)(e, rule, place.at + (i + p) * place.stride + j - column.start,
-                                sums + p * panel, width);
-        }
-    }
-}
-
-/* VECTORS x LANES weight gradients of one input over the rows that have it. */
-INLINE void FN(sparse_sum)(int vectors, const uint64_t *present, ptrdiff_t words,
-                           const REAL *values, const REAL *gradients, ptrdiff_t stride,
-                           REAL *outputs) {
-    FN(vector) sum[SPARSE_VECTORS];
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; v++) sum[v] = (FN(vector)){0};
-    for (ptrdiff_t w = 0; w < words; w++)
-        for (uint64_t bits = present[w]; bits; bits &= bits - 1) {
-            const ptrdiff_t b = w * 64 + __builtin_ctzll(bits);
-            const REAL value = values[b], *row = gradients + b * stride;
-#pragma GCC unroll 8
-            for (int v = 0; v < vectors; v++)
-                sum[v] += value * *(const FN(vector) *)(row + v * LANES);
-        }
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; v++) *(FN(vector) *)(outputs + v * LANES) = sum[v];
-}
-
-/* The same as update_part for the first layer, from sparse rows as `transpose` left them. */
-static void FN(sparse_update)(const FN(engine) *e, const FN(rule) *rule, int thread,
-                              FN(range) row, FN(range) column) {
-    const FN(layer) *y = e->layer;
-    const FN(place) place = FN(weights_of)(e, y, column);
-    const ptrdiff_t words = (e->p.batch + 63) / 64;
-    const uint64_t *present = e->present + thread * y->inputs * words;
-    const REAL *transposed = e->transposed + thread * y->inputs * e->p.batch;
-    REAL sums[SPARSE_VECTORS * LANES] __attribute__((aligned(64)));
-    for (ptrdiff_t r = row.start; r < row.stop; r++) {
-        const ptrdiff_t i = e->p.live ? e->p.live[r] : r;
-        for (ptrdiff_t j = column.start; j < column.stop; j += SPARSE_VECTORS * LANES) {
-            ptrdiff_t width = column.stop - j;
-            if (width > SPARSE_VECTORS * LANES) width = SPARSE_VECTORS * LANES;
-#define SPARSE_SUM(vectors)                                                               \
-    FN(sparse_sum)(vectors, present + i * words, words, transposed + i * e->p.batch,        \
-                   y->gradients + j, y->outputs, sums)
-            switch ((width + LANES - 1) / LANES) {
-            case 8: SPARSE_SUM(8); break;
-            case 7: SPARSE_SUM(7); break;
-            case 6: SPARSE_SUM(6); break;
-            case 5: SPARSE_SUM(5); break;
-            case 4: SPARSE_SUM(4); break;
-            case 3: SPARSE_SUM(3); break;
-            case 2: SPARSE_SUM(2); break;
-            case 1: SPARSE_SUM(1); break;
+            for (ptrdiff_t p = 0; p < part; p++) {
+                const ptrdiff_t weights = y->offset + (i + p) * outputs + j;
+                if (e->p.l1 != 0 || e->p.l2 != 0)
+                    FN(add_penalty)(e->parameters + weights, e->p.l1, e->p.l2, sums + p * panel, width);
+                FN(use)(e, rule, weights, sums + p * panel, width);
             }
-#undef SPARSE_SUM
-            FN(use_weights)(e, rule, place.at + i * place.stride + j - column.start, sums, width);
         }
     }
 }
 
-/* Notes for this thread which rows of the batch have which inputs, and with what values. */
-static void FN(transpose)(const FN(engine) *e, int thread, const int64_t *order, ptrdiff_t first,
-                          ptrdiff_t rows) {
-    const ptrdiff_t features = e->layer[0].inputs, words = (e->p.batch + 63) / 64, batch = e->p.batch;
-    uint64_t *present = e->present + thread * features * words;
-    REAL *transposed = e->transposed + thread * features * batch;
-    memset(present, 0, features * words * sizeof *present);
-    for (ptrdiff_t b = 0; b < rows; b++) {
-        const ptrdiff_t sample = order ? order[b] : first + b, start = e->p.starts[sample];
-        const ptrdiff_t count = e->p.starts[sample + 1] - start;
-        const int32_t *columns = e->p.columns + start;
-        const REAL *values = e->values + start;
-        uint64_t *word = present + b / 64;
-        REAL *place = transposed + b;
-        /* Rows lie anywhere in memory: ask now for one of the next batch. Waiting for them took a
-         * sixth of a step. */
-        const ptrdiff_t later = first + rows + b;
-        if (later < e->p.n) {
-            const ptrdiff_t next = e->p.order ? e->p.order[later] : later;
-            const int64_t begin = e->p.starts[next], end = e->p.starts[next + 1];
-            for (int64_t k = begin; k < end; k += 64 / (ptrdiff_t)sizeof(int32_t))
-                __builtin_prefetch(e->p.columns + k, 0, 2);
-            for (int64_t k = begin; k < end; k += 64 / (ptrdiff_t)sizeof(REAL))
-                __builtin_prefetch(e->values + k, 0, 2);
+/* For each of `count` inputs: sums (vectors) = its values times the gradients of the outputs, over the
+ * rows that have it; and in `back`, unless NULL, its own gradient in these rows: the gradients of the
+ * outputs times its weights. `strides`: words of present, rows and inputs of values, rows of back. */
+INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
+                              const uint32_t *present, const REAL *values, const ptrdiff_t strides[4],
+                              const REAL *gradients, ptrdiff_t stride, REAL *sums,
+                              ptrdiff_t sums_stride, const REAL *weights, REAL *back, int add) {
+    const ptrdiff_t word_stride = strides[0], value_stride = strides[1], back_stride = strides[3];
+    for (ptrdiff_t i = 0; i < count; i++, values += strides[2]) {
+        FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) {
+            sum[v] = (FN(vector)){0};
+            if (back) weight[v] = FN(load)(weights + i * stride, v, vectors, last);
         }
-        const uint64_t bit = (uint64_t)1 << (b % 64);
-        for (ptrdiff_t k = 0; k < count; k++) {
-            word[columns[k] * words] |= bit;
-            place[columns[k] * batch] = values[k];
+        for (ptrdiff_t w = 0; w < words; w++)
+            for (uint32_t bits = present[w * word_stride + i]; bits; bits &= bits - 1) {
+                const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
+                const REAL value = values[b * value_stride], *row = gradients + b * stride;
+                FN(vector) dot[2] = {{0}, {0}};
+#pragma GCC unroll 8
+                for (int v = 0; v < vectors; v++) {
+                    const FN(vector) gradient = FN(load)(row, v, vectors, last);
+                    sum[v] += value * gradient;
+                    if (back) dot[v % 2] += weight[v] * gradient;
+                }
+                if (back) {
+                    REAL *place = back + b * back_stride + i;
+                    *place = (add ? *place : 0) + FN(total)(dot[0] + dot[1]);
+                }
+            }
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + i * sums_stride + v * LANES) = sum[v];
+    }
+}
+
+/* The same as dense_step, for a block that is listed. */
+static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
+                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
+    const FN(layer) *y = &e->layer[l];
+    const ptrdiff_t outputs = y->outputs, padded = (outputs + LANES - 1) / LANES * LANES;
+    const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
+    const uint32_t *present = y->present + FN(place)(view, e->words, 0, range.start);
+    const REAL *values = l ? inputs + FN(place)(view, batch, 0, range.start)
+                           : y->values + range.start * batch;
+    REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
+    const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, l ? 1 : batch, view.stride};
+    REAL waiting[WAITING_GRADIENTS] __attribute__((aligned(64)));
+    REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * padded;
+    const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
+    for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * view.stride, 0, width * sizeof(REAL));
+    /* Inputs that never occur need no step. */
+    const int32_t *live = l == 0 ? e->p.live : NULL;
+    ptrdiff_t next = 0;
+    while (live && next < e->p.live_count && live[next] < range.start) next++;
+    for (ptrdiff_t i = range.start, count; i < range.stop; i += count) {
+        count = range.stop - i < most ? range.stop - i : most;
+        if (live) {
+            if (next == e->p.live_count || live[next] >= range.stop) break;
+            i = live[next];
+            for (count = 0; next < e->p.live_count && count < most && live[next] == i + count &&
+                            live[next] < range.stop;
+                 count++)
+                next++;
         }
+        const ptrdiff_t at = i - range.start;
+        const REAL *weights = e->parameters + y->offset + i * outputs;
+        for (ptrdiff_t j = 0; j < outputs; j += SPARSE_VECTORS * LANES) {
+            const ptrdiff_t left = outputs - j;
+            const int vectors =
+                left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
+            const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
+#define LISTED_INPUTS_(number, last, back)                                                         \
+    FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[2], strides,  \
+                      y->gradients + j, outputs, sums + j, padded, weights + j, back, j > 0)
+#define LISTED_INPUTS(number)                                                     \
+    if (!back)                                                                  \
+        LISTED_INPUTS_(number, last, NULL);                                       \
+    else if (last == LANES)                                                     \
+        LISTED_INPUTS_(number, LANES, back + at);                                 \
+    else                                                                        \
+        LISTED_INPUTS_(number, last, back + at)
+            WITH_VECTORS(vectors, LISTED_INPUTS)
+        }
+        FN(use_weights)(e, rule, y, i, count, sums, padded);
     }
 }
 
@@ -523,14 +863,12 @@ static void FN(add_up)(const FN(engine) *e, ptrdiff_t rows) {
 
 /* ------------------------------------------------------------------------- one thread's steps */
 
-/* A thread's share of the batch's rows, gathered into scratch. */
-static void FN(gather)(const FN(engine) *e, const int64_t *order, ptrdiff_t start, FN(range) row) {
-    const ptrdiff_t features = e->layer[0].inputs, outputs = e->layer[e->p.layers - 1].outputs;
+/* Targets of a thread's rows of the batch, into scratch. */
+static void FN(gather_targets)(const FN(engine) *e, const int64_t *order, ptrdiff_t start,
+                               FN(range) row) {
+    const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
     for (ptrdiff_t b = row.start; b < row.stop; b++) {
         const ptrdiff_t sample = order ? order[b] : start + b;
-        if (e->inputs)
-            memcpy(e->batch_inputs + b * features, e->inputs + sample * features,
-                   features * sizeof(REAL));
         if (e->p.loss == SPARSE_CATEGORICAL_CROSSENTROPY)
             e->batch_labels[b] = ((const int64_t *)e->p.targets)[sample];
         else
@@ -540,38 +878,117 @@ static void FN(gather)(const FN(engine) *e, const int64_t *order, ptrdiff_t star
     }
 }
 
-/* Copies this thread's part of parameters and slots to where it works on them, or back. */
-static void FN(exchange)(const FN(engine) *e, int thread, int back) {
-    REAL *const given[3] = {e->p.parameters, e->p.slots[0], e->p.slots[1]};
-    REAL *const worked[3] = {e->parameters, e->slots[0], e->slots[1]};
-    for (int a = 0; a < 3; a++) {
-        if (!given[a]) continue;
-        for (int l = 0; l < e->p.layers; l++) {
-            const FN(layer) *y = &e->layer[l];
-            const FN(range) all = {0, thread ? 0 : y->outputs};
-            const FN(range) column =
-                y->by_columns ? FN(share)(y->outputs, LANES, thread, e->p.threads) : all;
-            const FN(place) place = FN(weights_of)(e, y, column);
-            const size_t bytes = (column.stop - column.start) * sizeof(REAL);
-            for (ptrdiff_t i = 0; bytes && i <= y->inputs; i++) { /* the last row is the bias */
-                REAL *outside = given[a] + y->offset + i * y->outputs + column.start;
-                REAL *inside = i < y->inputs ? worked[a] + place.at + i * place.stride
-                                             : worked[a] + (outside - given[a]);
-                memcpy(back ? outside : inside, back ? inside : outside, bytes);
-            }
+/* The same for some columns of dense inputs. */
+static void FN(gather_inputs)(const FN(engine) *e, const int64_t *order, ptrdiff_t start,
+                              FN(view) view, FN(range) row, FN(range) column) {
+    const ptrdiff_t features = e->layer[0].inputs;
+    for (ptrdiff_t b = row.start; b < row.stop; b++) {
+        const ptrdiff_t sample = order ? order[b] : start + b;
+        memcpy(e->batch_inputs + FN(place)(view, e->p.batch, b, column.start),
+               e->inputs + sample * features + column.start,
+               (column.stop - column.start) * sizeof(REAL));
+    }
+}
+
+/* What the first layer takes of the batch's rows. */
+static void FN(take_inputs)(const FN(engine) *e, const int64_t *order, ptrdiff_t start, ptrdiff_t rows,
+                            int thread) {
+    const FN(layer) *y = e->layer;
+    const int threads = e->p.threads;
+    const FN(range) all_rows = {0, rows}, all_columns = {0, y->inputs};
+    if (y->lists) {
+        const FN(range) blocks = FN(own_blocks)(y, thread, threads);
+        FN(find_spans)(e, order, start, rows, blocks,
+                       y->in_parts ? NULL : y->whole + thread * e->p.batch);
+        FN(fetch_ahead)(e, blocks);
+        FN(note_inputs)(e, rows, thread);
+    } else if (y->in_parts) {
+        FN(gather_inputs)(e, order, start, FN(view_inputs)(y, thread, threads), all_rows,
+                          FN(own_inputs)(y, thread, threads));
+    } else {
+        meet(e->meeting, thread); /* when nobody needs the last batch any more */
+        FN(gather_inputs)(e, order, start, (FN(view)){0, y->inputs},
+                          FN(share)(rows, ROW_BLOCK, thread, threads), all_columns);
+    }
+}
+
+/* How a thread sees the inputs of layer l. */
+INLINE FN(view) FN(view_layer)(const FN(engine) *e, int l, int thread) {
+    if (l) return FN(view_outputs)(e, l - 1, thread);
+    const FN(layer) *y = e->layer;
+    return y->lists || y->in_parts ? FN(view_inputs)(y, thread, e->p.threads)
+                                   : (FN(view)){0, y->inputs};
+}
+
+static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
+    const int threads = e->p.threads, last = e->p.layers - 1;
+    const REAL *inputs = e->batch_inputs;
+    for (int l = 0; l <= last; inputs = e->layer[l++].fed_on) {
+        const FN(layer) *y = &e->layer[l];
+        const FN(view) view = FN(view_outputs)(e, l, thread);
+        FN(range) row, column;
+        FN(own_outputs)(e, l, rows, thread, &row, &column);
+        if (y->in_parts) {
+            const FN(range) blocks = FN(own_blocks)(y, thread, threads);
+            for (ptrdiff_t block = blocks.start; block < blocks.stop; block += threads <= 2 ? 2 : 1)
+                FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
+            FN(draw_factors)(e, l, view, row, column);
+            meet(e->meeting, thread);
+            FN(add_parts)(e, l, view, row, column);
+        } else {
+            meet(e->meeting, thread);
+            FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch, view, row, column);
+            FN(draw_factors)(e, l, view, row, column);
         }
+        FN(activate)(e, l, view, row, column);
+        if (l == last) break;
+        if (y->whole_rows) meet(e->meeting, thread);
+        if (y[1].lists) FN(list_inputs)(e, l + 1, rows, thread);
+    }
+}
+
+static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t rows, int thread) {
+    const int threads = e->p.threads, last = e->p.layers - 1;
+    for (int l = last; l >= 0; l--) {
+        const FN(layer) *y = &e->layer[l];
+        const FN(range) blocks = FN(own_blocks)(y, thread, threads);
+        const FN(range) all_rows = {0, rows}, own = FN(block_inputs)(y, blocks);
+        const FN(view) view = FN(view_layer)(e, l, thread);
+        const REAL *inputs = l ? y[-1].fed_on : e->batch_inputs;
+        /* Blocks of one kind that follow each other go together. */
+        for (ptrdiff_t block = blocks.start, stop; block < blocks.stop; block = stop) {
+            const int listed = FN(is_listed)(e, l, block, rows);
+            for (stop = block + 1; stop < blocks.stop && FN(is_listed)(e, l, stop, rows) == listed; stop++)
+                ;
+            const FN(range) range = FN(block_inputs)(y, (FN(range)){block, stop});
+            if (listed)
+                FN(listed_step)(e, rule, l, inputs, view, thread, rows, range);
+            else
+                FN(dense_step)(e, rule, l, inputs, view, rows, range);
+        }
+        /* A bias belongs to who adds it. */
+        const int by_rows = l == last || y->whole_rows;
+        if (!by_rows)
+            FN(update_bias)(e, rule, l, rows, FN(own_inputs)(y + 1, thread, threads));
+        else if (thread == 0)
+            FN(update_bias)(e, rule, l, rows, (FN(range)){0, y->outputs});
+        if (l == 0) break;
+        if (y[-1].whole_rows) {
+            meet(e->meeting, thread);
+            FN(deactivate)(e, l - 1, view, FN(share)(rows, ROW_BLOCK, thread, threads),
+                           (FN(range)){0, y->inputs});
+        } else {
+            FN(deactivate)(e, l - 1, view, all_rows, own);
+        }
+        meet(e->meeting, thread);
     }
 }
 
 static void FN(train_thread)(void *job, int thread) {
     FN(engine) *e = job;
     FN(engine) mine = *e; /* with counters of its own, which change from step to step */
-    const int threads = e->p.threads, last = e->p.layers - 1;
+    const int threads = e->p.threads;
     const float_mode mode = flush_subnormals();
-    if (e->split) {
-        FN(exchange)(e, thread, 0);
-        meet(e->meeting, thread);
-    }
     for (ptrdiff_t step = e->p.first;; step++) {
         const ptrdiff_t start = step * e->p.batch;
         const ptrdiff_t rows = e->p.n - start < e->p.batch ? e->p.n - start : e->p.batch;
@@ -579,56 +996,29 @@ static void FN(train_thread)(void *job, int thread) {
         const FN(rule) rule =
             FN(make_rule)(e->p.optimizer, e->p.rates[step - e->p.first], e->p.momentum, e->p.beta_2,
                           e->p.epsilon, mine.p.updates + 1, e->p.weight_decay);
-        FN(range) row, column, share = FN(share)(rows, ROW_BLOCK, thread, threads);
-        FN(gather)(&mine, order, start, share);
-        if (e->p.starts)
-            FN(transpose)(&mine, thread, order, start, rows);
-        else
-            meet(e->meeting, thread);
-        const REAL *inputs = e->batch_inputs;
-        for (int l = 0; l <= last; l++) {
-            const FN(layer) *y = &e->layer[l];
-            FN(outputs_share)(y, rows, thread, threads, &row, &column);
-            FN(forward_part)(&mine, l, inputs, order, start, row, column);
-            inputs = y->fed_on;
-            /* The loss looks at whole rows: where these are cut by rows too, no need to wait. */
-            if (l < last || y->by_columns) meet(e->meeting, thread);
-        }
+        const FN(range) share = FN(share)(rows, ROW_BLOCK, thread, threads);
+        mine.next = start + rows;
+        FN(gather_targets)(&mine, order, start, share);
+        FN(take_inputs)(&mine, order, start, rows, thread);
+        FN(forward)(&mine, rows, thread);
         FN(loss_part)(&mine, order, start, rows, share);
         if (e->p.l1 != 0 || e->p.l2 != 0) FN(sum_blocks)(&mine, thread, 1);
-        meet(e->meeting, thread);
-        if (thread == 0) FN(add_up)(e, rows);
-        for (int l = last; l >= 0; l--) {
-            const FN(layer) *y = &e->layer[l];
-            if (l > 0) {
-                FN(outputs_share)(y - 1, rows, thread, threads, &row, &column);
-                FN(backward_part)(&mine, l - 1, row, column);
-                meet(e->meeting, thread); /* from here on nobody reads this layer's weights */
-            }
-            const int sparse = l == 0 && e->p.starts != NULL;
-            const ptrdiff_t height = sparse && e->p.live ? e->p.live_count : y->inputs;
-            const FN(range) all_rows = {0, height}, all_columns = {0, y->outputs};
-            row = y->by_columns ? all_rows
-                                : FN(share)(height, sparse ? 1 : TILE_ROWS, thread, threads);
-            column = y->by_columns ? FN(share)(y->outputs, LANES, thread, threads) : all_columns;
-            if (sparse)
-                FN(sparse_update)(&mine, &rule, thread, row, column);
-            else
-                FN(update_part)(&mine, &rule, l, l ? e->layer[l - 1].fed_on : e->batch_inputs, rows,
-                                row, column);
-            if (y->by_columns || thread == 0) FN(update_bias)(&mine, &rule, l, rows, column);
-        }
-        if (e->gradients) FN(clipped_update)(&mine, e->meeting, &rule, thread);
         if (thread == 0) {
             e->done = step + 1 - e->p.first;
             e->stop = e->done == e->p.steps || !(seconds() < e->p.until);
         }
         meet(e->meeting, thread);
-        if (e->stop) break;
+        const int stop = e->stop;
+        if (thread == 0) FN(add_up)(e, rows);
+        FN(backward)(&mine, &rule, rows, thread);
+        if (e->gradients) {
+            FN(clipped_update)(&mine, e->meeting, &rule, thread);
+            meet(e->meeting, thread);
+        }
+        if (stop) break;
         mine.p.iteration++;
         mine.p.updates++;
     }
-    if (e->split) FN(exchange)(e, thread, 1);
     restore_subnormals(mode);
 }
 
@@ -642,39 +1032,43 @@ static void *FN(carve)(char **scratch, ptrdiff_t *used, ptrdiff_t bytes) {
     return memory;
 }
 
-/* Points the engine's arrays into scratch; returns how many bytes that takes. Prediction needs the
- * layers' outputs alone. */
-static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch, int training) {
+/* Points the engine's arrays into scratch; returns how many bytes that takes. */
+static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     ptrdiff_t used = 0;
     const ptrdiff_t batch = e->p.batch, features = e->layer[0].inputs;
-    const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs, words = (batch + 63) / 64;
+    const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
+    const ptrdiff_t real = sizeof(REAL);
+    ptrdiff_t widest_of_all = 0;
     for (int l = 0; l < e->p.layers; l++) {
         FN(layer) *y = &e->layer[l];
-        const ptrdiff_t bytes = batch * y->outputs * (ptrdiff_t)sizeof(REAL);
+        const ptrdiff_t bytes = batch * y->outputs * real;
         const int separate = y->activation == SILU || y->activation == GELU;
         y->activated = FN(carve)(&scratch, &used, bytes);
         y->preactivated = separate ? FN(carve)(&scratch, &used, bytes) : y->activated;
         y->factors = y->dropout > 0 ? FN(carve)(&scratch, &used, bytes) : NULL;
         y->fed_on = y->dropout > 0 ? FN(carve)(&scratch, &used, bytes) : y->activated;
-        if (training) y->gradients = FN(carve)(&scratch, &used, bytes);
+        if (y->lists && l == 0)
+            y->whole = FN(carve)(&scratch, &used, e->p.threads * batch * sizeof *y->whole);
+        if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
+        y->gradients = FN(carve)(&scratch, &used, bytes);
+        y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
+        if (y->lists) {
+            y->present = FN(carve)(&scratch, &used, e->words * y->inputs * sizeof *y->present);
+            if (l) y->columns = FN(carve)(&scratch, &used, batch * y->inputs * sizeof *y->columns);
+            if (l) y->listed = FN(carve)(&scratch, &used, batch * y->inputs * real);
+            if (!l) y->values = FN(carve)(&scratch, &used, batch * y->inputs * real);
+        }
+        const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
+        if (padded > widest_of_all) widest_of_all = padded;
+        if (y->in_parts && padded > e->widest) e->widest = padded;
     }
-    if (!training) return used;
-    if (e->split) {
-        const FN(layer) *last = &e->layer[e->p.layers - 1];
-        const ptrdiff_t bytes = (last->offset + (last->inputs + 1) * outputs) * sizeof(REAL);
-        e->parameters = FN(carve)(&scratch, &used, bytes);
-        for (int slot = 0; slot < 2; slot++)
-            if (e->p.slots[slot]) e->slots[slot] = FN(carve)(&scratch, &used, bytes);
-    }
-    if (e->p.starts) {
-        e->present = FN(carve)(&scratch, &used, e->p.threads * features * words * sizeof(uint64_t));
-        e->transposed = FN(carve)(&scratch, &used, e->p.threads * features * batch * sizeof(REAL));
-    } else {
-        e->batch_inputs = FN(carve)(&scratch, &used, batch * features * sizeof(REAL));
-    }
-    e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * sizeof(REAL));
+    for (int i = 0; i < 2; i++)
+        e->parts[i] = FN(carve)(&scratch, &used, PARTS * batch * e->widest * real);
+    if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, batch * features * real);
+    e->sums = FN(carve)(&scratch, &used, e->p.threads * widest_of_all * real);
+    e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
     e->batch_labels = FN(carve)(&scratch, &used, batch * sizeof(int64_t));
-    e->batch_weight = FN(carve)(&scratch, &used, batch * sizeof(REAL));
+    e->batch_weight = FN(carve)(&scratch, &used, batch * real);
     e->block_losses = FN(carve)(&scratch, &used, (batch / ROW_BLOCK + 1) * sizeof(double));
     e->block_right = FN(carve)(&scratch, &used, (batch / ROW_BLOCK + 1) * sizeof(double));
     e->blocks = 0;
@@ -717,15 +1111,23 @@ static FN(engine) FN(prepare)(const plan *p) {
     ptrdiff_t offset = 0;
     for (int l = 0; l < p->layers; l++) {
         const ptrdiff_t inputs = p->sizes[l], outputs = p->sizes[l + 1];
+        const FN(layer) *before = l ? &e.layer[l - 1] : NULL;
+        const int in_parts = p->batch * outputs * (ptrdiff_t)sizeof(REAL) <= MOST_PART_BYTES;
+        const int zeros = before && !before->whole_rows && (before->activation == RELU || before->dropout > 0);
         e.layer[l] = (FN(layer)){
             .inputs = inputs,
             .outputs = outputs,
             .activation = (int)p->activations[l],
+            .in_parts = in_parts,
+            .whole_rows = p->activations[l] >= SOFTMAX,
+            .lists = before ? zeros : p->starts != NULL,
+            .blocks = in_parts ? PARTS
+                      : before ? (int)((inputs + WIDE_BLOCK - 1) / WIDE_BLOCK)
+                               : PARTS,
+            .edges = before ? NULL : p->edges,
             .slope = p->slopes[l],
             .dropout = p->dropout ? p->dropout[l] : 0,
             .offset = offset,
-            /* Softmax looks at whole rows. */
-            .by_columns = outputs >= p->threads * LANES && p->activations[l] < SOFTMAX,
         };
         offset += (inputs + 1) * outputs;
     }
@@ -735,13 +1137,13 @@ static FN(engine) FN(prepare)(const plan *p) {
 /* Takes the steps of a plan; returns how many there was time for, or -1 where memory or threads are
  * not to be had. */
 static ptrdiff_t FN(train)(const plan *p) {
+    if (FN(is_thin)(p)) return FN(train_thin)(p);
     FN(engine) e = FN(prepare)(p);
     if (e.p.live && !FN(dead_stay)(&e)) e.p.live = NULL;
-    /* Sums over all parameters go by their order in the arrays. */
-    e.split = p->threads > 1 && !p->gradients && p->l1 == 0 && p->l2 == 0;
-    char *scratch = scratch_memory(FN(lay_out)(&e, NULL, 1));
+    e.words = (p->batch + 31) / 32;
+    char *scratch = scratch_memory(FN(lay_out)(&e, NULL));
     if (!scratch) return -1;
-    FN(lay_out)(&e, scratch, 1);
+    FN(lay_out)(&e, scratch);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
     const int status = run_threads(FN(train_thread), &e, p->threads);
@@ -749,99 +1151,12 @@ static ptrdiff_t FN(train)(const plan *p) {
     return status ? -1 : e.done;
 }
 
-/* --------------------------------------------------------------------------------- prediction */
-
-typedef struct {
-    FN(engine) engine;
-    REAL *outputs; /* (n, outputs) */
-    char *scratch;
-    ptrdiff_t bytes;
-} FN(inference);
-
-/* Rows that go through the network together: their activations stay in a core's cache. */
-#define INFERENCE_ROWS 96
-
-/* Each thread takes a share of the rows through all layers. */
-static void FN(infer_thread)(void *job, int thread) {
-    const FN(inference) *all = job;
-    FN(engine) e = all->engine;
-    const FN(layer) *last = &e.layer[e.p.layers - 1];
-    const FN(range) share = FN(share)(e.p.n, INFERENCE_ROWS, thread, e.p.threads);
-    FN(lay_out)(&e, all->scratch + thread * all->bytes, 0);
-    for (ptrdiff_t start = share.start; start < share.stop; start += INFERENCE_ROWS) {
-        const ptrdiff_t left = share.stop - start;
-        const FN(range) row = {0, left < INFERENCE_ROWS ? left : INFERENCE_ROWS};
-        const REAL *inputs = e.inputs ? e.inputs + start * e.layer[0].inputs : NULL;
-        for (int l = 0; l < e.p.layers; l++) {
-            const FN(range) column = {0, e.layer[l].outputs};
-            FN(forward_part)(&e, l, inputs, NULL, start, row, column);
-            inputs = e.layer[l].fed_on;
-        }
-        memcpy(all->outputs + start * last->outputs, last->activated,
-               row.stop * last->outputs * sizeof(REAL));
-    }
-}
-
-/* outputs (n, outputs) = the network's for all rows of a plan's data; -1 where memory or threads are
- * not to be had. */
-static int FN(infer)(const plan *p, REAL *outputs) {
-    FN(inference) all = {.engine = FN(prepare)(p), .outputs = outputs};
-    all.engine.p.batch = INFERENCE_ROWS;
-    all.bytes = FN(lay_out)(&all.engine, NULL, 0);
-    char *scratch = scratch_memory(all.bytes * p->threads);
-    if (!scratch) return -1;
-    all.scratch = scratch;
-    const int status = run_threads(FN(infer_thread), &all, p->threads);
-    free(scratch);
-    return status;
-}
-
-#undef INFERENCE_ROWS
 #undef ROW_BLOCK
 #undef SUM_BLOCK
-
-/* ------------------------------------------------------------------------------- sparse rows */
-
-/* starts (rows + 1,) of the nonzero elements of each row, and their number in all. */
-static int64_t FN(count_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t columns,
-                                  int64_t *starts) {
-    starts[0] = 0;
-    for (ptrdiff_t b = 0; b < rows; b++, inputs += columns) {
-        int32_t count = 0;
-#pragma omp simd reduction(+ : count)
-        for (ptrdiff_t i = 0; i < columns; i++) count += inputs[i] != 0;
-        starts[b + 1] = starts[b] + count;
-    }
-    return starts[rows];
-}
-
-/* Their columns and values, with room for a vector more; used (columns,) is not 0 for the columns that
- * some row has. */
-static void FN(take_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t columns,
-                              int32_t *positions, REAL *values, WORD *used) {
-    memset(used, 0, columns * sizeof *used);
-    for (ptrdiff_t b = 0; b < rows; b++, inputs += columns) {
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < columns; i++) used[i] |= inputs[i] != 0;
-        ptrdiff_t i = 0;
-#if SINGLE && defined(__AVX512F__)
-        const __m512i ascending =
-            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        for (; i + 16 <= columns; i += 16) {
-            const __m512 x = _mm512_loadu_ps(inputs + i);
-            const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)i));
-            _mm512_storeu_ps(values, _mm512_maskz_compress_ps(there, x));
-            _mm512_storeu_si512(positions, _mm512_maskz_compress_epi32(there, place));
-            values += __builtin_popcount(there);
-            positions += __builtin_popcount(there);
-        }
-#endif
-        for (; i < columns; i++) {
-            *positions = (int32_t)i;
-            *values = inputs[i];
-            positions += inputs[i] != 0;
-            values += inputs[i] != 0;
-        }
-    }
-}
+#undef WIDE_BLOCK
+#undef MOST_PART_BYTES
+#undef LIST_DENSITY
+#undef WAITING_GRADIENTS
+#undef WITH_VECTORS
+#undef LISTED_INPUTS
+#undef LISTED_INPUTS_

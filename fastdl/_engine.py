@@ -1,10 +1,10 @@
 """The training loop on prepared arrays: what stands between `MLP` and the kernels.
 
-Nothing here checks, converts or copies: `network.py` has done so. Every function works on a
-`Network`, whose arrays are plain, contiguous and of one dtype, and calls the kernels of the backend
-in use. `train_steps` is the one loop over batches: it takes arrays and numbers, changes the
-parameters, the optimizer's slots, two counters and the running totals in place, and asks Python for
-nothing in between.
+Nothing here checks, converts or copies, but for `without_zeros`: `network.py` has done so. Every
+function works on a `Network`, whose arrays are plain, contiguous and of one dtype, and calls the
+kernels of the backend in use. `train_steps` is the one loop over batches: it takes arrays and
+numbers, changes the parameters, the optimizer's slots, two counters and the running totals in
+place, and asks Python for nothing in between.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ import numpy as np
 
 from . import backends
 from ._custom import Kernels, engine_for, kernels_for
+from ._sparse import SparseRows
 from .losses import Custom as CustomLoss
 from .reference import CUSTOM, GELU, LINEAR, SILU
 
@@ -38,18 +39,26 @@ ROWS = 512
 # beyond it, a dense product is faster.
 SPARSE_DENSITY = 0.3
 
+# Inputs to look through for each thread: creating one takes as long as a tenth of them.
+_THREADED_INPUTS = 1 << 18
+
 # Multiplications of a step for each thread: with fewer, they wait for each other too often.
 _THREADED_PRODUCTS = 2_000_000
 
+# The most steps of one call: of the smallest networks, as many as fit between two looks for Ctrl-C;
+# of a learning rate that is a Python function, few that go to waste.
+_STEPS_AHEAD = 1 << 15
+_SCHEDULED_STEPS_AHEAD = 1000
+
 
 class Data(NamedTuple):
-    """Rows to train on or to score: inputs (n, I), targets as the loss takes them.
+    """Rows to train on or to score: inputs (n, I), dense or sparse, targets as the loss takes them.
 
     `labels` is what accuracy is counted against, None for regression; `sample_weight` (n,) may be
     None.
     """
 
-    inputs: np.ndarray
+    inputs: np.ndarray | SparseRows
     targets: np.ndarray
     labels: np.ndarray | None
     sample_weight: np.ndarray | None
@@ -126,8 +135,30 @@ class Network:
             np.array(self.slopes, np.float64),
         )
 
+    def prediction_layout(self, output_code):
+        """The same, with what prediction applies to the outputs, then the parameters."""
+        sizes, codes, slopes = self.layout
+        if output_code != LINEAR:
+            codes[-1] = output_code
+        return sizes, codes, slopes, self.parameters
+
+    def predict_few(self, X, out):
+        """What `MLP.predict` returns, for arrays that the compiled kernel can take as they are.
+
+        None elsewhere, as for many rows, deep networks and in the other backends.
+        """
+        kernels = backends.current()
+        if kernels not in self._predictors:
+            self._predictors[kernels] = (
+                kernels.Predictor(*self.prediction_layout(self.output_code))
+                if _compiled(kernels_for(self), self)
+                else _no_predictor
+            )
+        return self._predictors[kernels](X, out)
+
     def _bind(self, parameters):
         self.parameters = parameters
+        self._predictors = {}  # by the module of kernels
         self.arrays = self.views(parameters)
         self.layers = list(zip(self.arrays[0::2], self.arrays[1::2], strict=True))
 
@@ -141,11 +172,12 @@ class Network:
                 start = stop
         return arrays
 
-    # Views that are copied or pickled become arrays of their own: leave them out and take new ones.
+    # Views that are copied or pickled become arrays of their own, and a predictor knows where the
+    # parameters are: leave them out and make new ones.
 
     def __getstate__(self):
         state = self.__dict__.copy()
-        del state["arrays"], state["layers"]
+        del state["arrays"], state["layers"], state["_predictors"]
         return state
 
     def __setstate__(self, state):
@@ -153,6 +185,10 @@ class Network:
         parameters = _aligned_zeros(len(self.parameters), self.parameters.dtype)
         parameters[...] = self.parameters
         self._bind(parameters)
+
+
+def _no_predictor(X, out):
+    """Leaves all prediction to the general way."""
 
 
 class OptimizerState:
@@ -174,9 +210,12 @@ class OptimizerState:
         self.slots = {name: _aligned_zeros(size, dtype) for name in optimizer.slots}
         self.iterations = 0
 
-    def rates(self, steps):
-        """The learning rates of the next steps."""
-        return [self.optimizer.rate(self.iterations + step) for step in range(steps)]
+    def rates(self, most):
+        """The learning rates of the next steps: of `most`, or of as many as a call should take."""
+        if not callable(self.optimizer.learning_rate):
+            return np.full(min(most, _STEPS_AHEAD), self.optimizer.learning_rate)
+        steps = range(min(most, _SCHEDULED_STEPS_AHEAD))
+        return np.array([self.optimizer.rate(self.iterations + step) for step in steps])
 
     def set_learning_rate(self, value):
         """Replace a learning rate that is a number."""
@@ -186,13 +225,20 @@ class OptimizerState:
 
 
 class Workspace:
-    """The memory that passes through a network need, allocated when first used and then kept."""
+    """The memory that passes through a network need, allocated when first used and then kept.
 
-    def __init__(self, network):
+    Parameters
+    ----------
+    network : Network
+    threads : int, optional
+        The engine's; without it, what a step is worth.
+    """
+
+    def __init__(self, network, threads=None):
         self._network = network
+        self.threads = threads
         self._batches = {}
         self._outputs = {}
-        self._sparse = {}
 
     def batch(self, rows):
         """The memory for a batch of so many rows."""
@@ -208,15 +254,6 @@ class Workspace:
                 outputs=[np.empty(shape, dtype)], gradients=[np.empty(shape, dtype)]
             )
         return self._outputs[rows]
-
-    def sparse(self, data):
-        """The rows of `data` without their zeros, where it is mostly zeros; None elsewhere."""
-        key = id(data.inputs)
-        if key not in self._sparse:
-            # With the array, so that its id is not given to another one.
-            rows = backends.current().sparse_rows(data.inputs, SPARSE_DENSITY)
-            self._sparse[key] = data.inputs, rows
-        return self._sparse[key][1]
 
     @cached_property
     def gradients(self):
@@ -293,24 +330,26 @@ def _aligned_zeros(size, dtype):
 def train_steps(
     network, state, workspace, data, order, batch_size, first, learning_rates, totals, limit
 ):
-    """Take steps `first`, `first` + 1, ... of an epoch, one for each learning rate.
+    """Take steps `first`, `first` + 1, ... of an epoch and of those after it.
 
     Parameters
     ----------
     network : Network
-        Its parameters and `iterations` change.
+        Its parameters, `iterations` and `epochs` change.
     state : OptimizerState
         Its slots and `iterations` change.
     workspace : Workspace
     data : Data
     order : ndarray of int64 (n,) or None
-        The order to take the rows in.
+        Receives each epoch's order of the rows at its first step, and holds it for later calls.
+        Without it rows are taken as they come.
     batch_size : int
-        The last batch of the epoch has the rows that are left.
+        The last batch of an epoch has the rows that are left.
     first : int
-    learning_rates : sequence of float
-    totals : ndarray of float64 (3,)
-        Receives, added up in order: loss times rows, right rows, rows.
+    learning_rates : ndarray of float64 (steps,)
+    totals : ndarray of float64 (epochs, 3)
+        For each epoch that the steps reach into receives, added up in order: loss times rows,
+        right rows, rows.
     limit : float
         Seconds after which no further step is begun.
 
@@ -323,7 +362,9 @@ def train_steps(
     """
     kernels = kernels_for(network, state.optimizer)
     engine = engine_for(kernels, network)
-    with _interrupts_held() as interrupts:
+    steps = math.ceil(len(data.inputs) / batch_size)
+    epoch = network.epochs - (first > 0)
+    with interrupts_held() as interrupts:
         if engine is not None:
             taken = _compiled_steps(
                 engine,
@@ -333,6 +374,7 @@ def train_steps(
                 workspace,
                 data,
                 order,
+                epoch,
                 batch_size,
                 first,
                 learning_rates,
@@ -341,10 +383,15 @@ def train_steps(
             )
             network.iterations += taken
             state.iterations += taken
+            network.epochs = epoch + math.ceil((first + taken) / steps)
             return taken
         until = limit and time.perf_counter() + limit
-        for taken, learning_rate in enumerate(learning_rates, 1):
-            start = (first + taken - 1) * batch_size
+        for taken, learning_rate in enumerate(learning_rates.tolist(), 1):
+            later, step = divmod(first + taken - 1, steps)
+            if step == 0:
+                network.epochs = epoch + later + 1
+                if order is not None:
+                    kernels.permutation(network.seed, epoch + later, order)
             _step(
                 kernels,
                 network,
@@ -352,10 +399,10 @@ def train_steps(
                 workspace,
                 data,
                 order,
-                start,
+                step * batch_size,
                 batch_size,
                 learning_rate,
-                totals,
+                totals[later],
             )
             if interrupts or not limit or time.perf_counter() >= until:
                 break
@@ -369,10 +416,7 @@ def _step(
     rows = min(batch_size, len(data.inputs) - start)
     batch = workspace.batch(rows)
     chosen = _take(data, order, start, start + rows, batch.inputs)
-    step = network.iterations
-    fed = _forward(kernels, network, batch, chosen.inputs, step)
-    loss = _loss(kernels, network, batch, chosen)
-    _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
+    loss = _loss_and_gradients(kernels, network, workspace, chosen, network.iterations)
     loss += _add_penalties(kernels, network, workspace)
     _update(kernels, network, state, workspace, learning_rate)
     network.iterations += 1
@@ -390,6 +434,7 @@ def _compiled_steps(
     workspace,
     data,
     order,
+    epoch,
     batch_size,
     first,
     learning_rates,
@@ -397,7 +442,6 @@ def _compiled_steps(
     limit,
 ):
     optimizer = state.optimizer
-    sparse = workspace.sparse(data)
     limits = [
         math.inf if value is None else value
         for value in (optimizer.clipvalue, optimizer.clipnorm, optimizer.global_clipnorm)
@@ -425,18 +469,18 @@ def _compiled_steps(
         slots[0],
         slots[1],
         workspace.gradients if clips else None,
-        data.inputs if sparse is None else None,
-        sparse,
+        *_dense_and_sparse(data.inputs, engine),
         data.targets,
         data.labels if loss.endswith("categorical_crossentropy") else None,
         data.sample_weight,
         order,
+        epoch,
         batch_size,
         first,
-        np.asarray(learning_rates, np.float64),
+        learning_rates,
         totals,
         limit,
-        _threads(network, batch_size),
+        workspace.threads or _threads(network, batch_size),
         **({"functions": kernels, "slots": list(state.slots.values())} if written else {}),
     )
 
@@ -446,20 +490,66 @@ def _compiled(kernels, network):
     return len(network.layers) <= getattr(kernels, "MOST_LAYERS", 0)
 
 
+def without_zeros(network, inputs):
+    """Inputs as training and prediction go through them fastest, and whether all are finite.
+
+    They become SparseRows where they are mostly zeros and the kernels in use can skip these. The
+    second result is None where the kernels don't look for that.
+    """
+    kernels = kernels_for(network)
+    if isinstance(inputs, SparseRows) or engine_for(kernels, network) is None:
+        return inputs, None
+    threads = max(1, min(backends.available_threads(), inputs.size // _THREADED_INPUTS))
+    finite, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, threads)
+    if arrays is not None:
+        starts, columns, values, live = arrays
+        inputs = SparseRows(starts, columns, values, inputs.shape[1], live)
+    return inputs, finite
+
+
+def _dense_and_sparse(inputs, engine):
+    """Inputs as the two arguments of an engine for them, one of which is None."""
+    if not isinstance(inputs, SparseRows):
+        return inputs, None
+    blocks = inputs.blocks(engine) if hasattr(engine, "BLOCKS") else ()
+    return None, (*inputs.arrays, *blocks)
+
+
+def cut(network, data):
+    """Cut the rows of sparse data into the engine's blocks now; they are kept."""
+    kernels = kernels_for(network)
+    if _compiled(kernels, network):
+        _dense_and_sparse(data.inputs, kernels)
+
+
+def _dense(inputs):
+    """Inputs as the kernels for single layers take them."""
+    return inputs.toarray() if isinstance(inputs, SparseRows) else inputs
+
+
 def _threads(network, rows):
     """How many threads a step with so many rows is worth, of those the process may use."""
     worth = rows * len(network.parameters) // _THREADED_PRODUCTS
-    return max(1, min(backends.available_threads(), worth))
+    # To ask the system takes longer than many a step.
+    return min(backends.available_threads(), worth) if worth > 1 else 1
 
 
 def gradients(network, data):
     """Loss of all rows as one batch, without dropout, and its gradient in each array."""
     kernels = kernels_for(network)
     workspace = Workspace(network)
-    batch = workspace.batch(len(data.inputs))
-    fed = _forward(kernels, network, batch, data.inputs, None)
-    loss = _loss(kernels, network, batch, data)
-    _backward(kernels, network, batch, fed, None, workspace.gradient_arrays)
+    rows = len(data.inputs)
+    if isinstance(data.inputs, SparseRows) and rows > ROWS:
+        # All at once, they may be too many to be dense.
+        loss, sums = 0.0, np.zeros_like(workspace.gradients)
+        for start in range(0, rows, ROWS):
+            part = data.part(start, start + ROWS)
+            share = len(part.inputs) / rows
+            loss += share * _loss_and_gradients(kernels, network, workspace, part, None)
+            sums += share * workspace.gradients
+        workspace.gradients[...] = sums
+    else:
+        loss = _loss_and_gradients(kernels, network, workspace, data, None)
     loss += _add_penalties(kernels, network, workspace)
     return loss, workspace.gradient_arrays
 
@@ -472,14 +562,12 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
     if _compiled(kernels, network):
         rows = len(data.inputs)
         batch = workspace.outputs(rows)
-        sparse = workspace.sparse(data)
         kernels.infer(
             *network.layout,
             network.parameters,
-            data.inputs if sparse is None else None,
-            sparse,
+            *_dense_and_sparse(data.inputs, kernels),
             batch.outputs[-1],
-            _threads(network, rows),
+            workspace.threads or _threads(network, rows),
         )
         loss = _loss(kernels, network, batch, data)
         totals += (loss * rows, _correct(network, batch, data), rows)
@@ -488,7 +576,7 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
             part = data.part(start, start + batch_size)
             rows = len(part.inputs)
             batch = workspace.batch(rows)
-            _forward(kernels, network, batch, part.inputs, None)
+            _forward(kernels, network, batch, _dense(part.inputs), None)
             loss = _loss(kernels, network, batch, part)
             totals += (loss * rows, _correct(network, batch, part), rows)
     totals[0] += _add_penalties(kernels, network, workspace) * totals[2]
@@ -501,32 +589,21 @@ def predict(network, inputs, output_code, out):
     That is `network.output_code`, or the one that turns logits into probabilities.
     """
     kernels = kernels_for(network)
-    if _compiled(kernels, network) and len(inputs):
-        sparse = kernels.sparse_rows(inputs, SPARSE_DENSITY) if len(inputs) > 1 else None
+    if _compiled(kernels, network):
         kernels.infer(
-            *network.layout,
-            network.parameters,
-            inputs if sparse is None else None,
-            sparse,
+            *network.prediction_layout(output_code),
+            *_dense_and_sparse(inputs, kernels),
             out,
             _threads(network, len(inputs)),
         )
-        kernels.activation_forward(out, output_code, network.slopes[-1], out)
         return
     workspace = Workspace(network)
     for start in range(0, len(inputs), ROWS):
         part = inputs[start : start + ROWS]
-        fed = _forward(kernels, network, workspace.batch(len(part)), part, None)
+        fed = _forward(kernels, network, workspace.batch(len(part)), _dense(part), None)
         kernels.activation_forward(
             fed[-1], output_code, network.slopes[-1], out[start : start + ROWS]
         )
-
-
-def shuffled(network, rows):
-    """The order of the rows in the network's next epoch."""
-    order = np.empty(rows, np.int64)
-    backends.current().permutation(network.seed, network.epochs, order)
-    return order
 
 
 # ------------------------------------------------------------------------------- parts of a step
@@ -537,10 +614,22 @@ def _take(data, order, start, stop, inputs):
     if order is None:
         return data.part(start, stop)
     rows = order[start:stop]
-    # The mode that writes to `out` directly; the rows are in range.
-    np.take(data.inputs, rows, axis=0, out=inputs, mode="clip")
+    if isinstance(data.inputs, SparseRows):
+        data.inputs.toarray(rows, out=inputs)
+    else:
+        # The mode that writes to `out` directly; the rows are in range.
+        np.take(data.inputs, rows, axis=0, out=inputs, mode="clip")
     others = (array if array is None else array[rows] for array in data[1:])
     return Data(inputs, *others)
+
+
+def _loss_and_gradients(kernels, network, workspace, data, step):
+    """The loss of all rows as one batch; its gradients, without penalties, go to the workspace."""
+    batch = workspace.batch(len(data.inputs))
+    fed = _forward(kernels, network, batch, _dense(data.inputs), step)
+    loss = _loss(kernels, network, batch, data)
+    _backward(kernels, network, batch, fed, step, workspace.gradient_arrays)
+    return loss
 
 
 def _forward(kernels, network, batch, inputs, step):
@@ -652,7 +741,7 @@ def _correct(network, batch, data):
 
 
 @contextlib.contextmanager
-def _interrupts_held():
+def interrupts_held():
     """Keep Ctrl-C from breaking into the block: gives a list that is filled when it is pressed.
 
     The interrupt is raised at the end of the block. Outside the main thread, and where the program

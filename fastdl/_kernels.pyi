@@ -7,7 +7,15 @@ import numpy.typing as npt
 
 _Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Integers: TypeAlias = npt.NDArray[np.int64]
-_Sparse: TypeAlias = tuple[_Integers, npt.NDArray[np.int32], _Floats, npt.NDArray[np.int32]]
+_Rows: TypeAlias = tuple[_Integers, npt.NDArray[np.int32], _Floats, npt.NDArray[np.int32]]
+_Sparse: TypeAlias = tuple[
+    _Integers,
+    npt.NDArray[np.int32],
+    _Floats,
+    npt.NDArray[np.int32],
+    _Integers,
+    npt.NDArray[np.int32],
+]
 
 CPU_LEVEL: str
 DEBUG: bool
@@ -169,6 +177,7 @@ def planar_descent(
 ) -> None: ...
 
 MOST_LAYERS: int
+BLOCKS: int
 UPDATES: tuple[str, ...]
 LOSSES: tuple[str, ...]
 
@@ -203,6 +212,7 @@ def train_steps(
     labels: _Integers | None,
     sample_weight: _Floats | None,
     order: _Integers | None,
+    epoch: int,
     batch_size: int,
     first: int,
     rates: npt.NDArray[np.float64],
@@ -220,4 +230,21 @@ def infer(
     outputs: _Floats,
     threads: int,
 ) -> None: ...
-def sparse_rows(inputs: _Floats, density: float) -> _Sparse | None: ...
+
+class Predictor:
+    def __init__(
+        self,
+        sizes: _Integers,
+        activations: _Integers,
+        slopes: npt.NDArray[np.float64],
+        parameters: _Floats,
+    ) -> None: ...
+    def __call__(self, X: object, out: object) -> _Floats | None: ...
+
+def sparse_rows(inputs: _Floats, density: float, threads: int) -> tuple[bool, _Rows | None]: ...
+def part_rows(
+    starts: _Integers,
+    columns: npt.NDArray[np.int32],
+    edges: _Integers,
+    cuts: npt.NDArray[np.int32],
+) -> None: ...

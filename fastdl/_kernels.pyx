@@ -8,6 +8,7 @@ GIL. Nothing is checked here unless the module was built with FASTDL_DEBUG=1; ca
 cimport numpy as cnp
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 import numpy as np
@@ -57,6 +58,8 @@ cdef extern from "_simd.h" nogil:
     #define c_planar_descent(wide, ...) BY_PRECISION(wide, planar_descent, __VA_ARGS__)
     #define c_train(wide, ...) BY_PRECISION(wide, train, __VA_ARGS__)
     #define c_infer(wide, ...) BY_PRECISION(wide, infer, __VA_ARGS__)
+    #define c_predict_memory(wide, ...) BY_PRECISION(wide, predict_memory, __VA_ARGS__)
+    #define c_predict_few(wide, ...) BY_PRECISION(wide, predict_few, __VA_ARGS__)
     #define c_count_nonzeros(wide, ...) BY_PRECISION(wide, count_nonzeros, __VA_ARGS__)
     #define c_take_nonzeros(wide, ...) BY_PRECISION(wide, take_nonzeros, __VA_ARGS__)
     """
@@ -131,6 +134,10 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t cost_every, int threads, double* costs, Py_ssize_t n_x, Py_ssize_t n_y,
         Py_ssize_t m)
     int ENGINE_LAYERS "MOST_LAYERS"
+    int PARTS
+    void cut_rows(
+        const int64_t* starts, const int32_t* columns, Py_ssize_t rows, const int64_t* edges,
+        int32_t* cuts)
     double seconds()
     ctypedef struct plan:
         int layers
@@ -161,6 +168,8 @@ cdef extern from "_simd.h" nogil:
         const int64_t* starts
         const int32_t* columns
         const void* values
+        const int64_t* edges
+        const int32_t* cuts
         const int32_t* live
         Py_ssize_t live_count
         const void* targets
@@ -177,11 +186,15 @@ cdef extern from "_simd.h" nogil:
         int threads
     Py_ssize_t c_train(bint wide, const plan* p)
     int c_infer(bint wide, const plan* p, void* outputs)
-    int64_t c_count_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int64_t* starts)
+    Py_ssize_t c_predict_memory(bint wide, const plan* p, Py_ssize_t rows)
+    void c_predict_few(bint wide, const plan* p, const void* inputs, char* memory, void* outputs)
+    void* scratch_memory(Py_ssize_t bytes)
+    bint c_count_nonzeros(
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
+        int64_t* starts, void* used)
     void c_take_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int32_t* positions,
-        void* values, void* used)
+        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
+        const int64_t* starts, int32_t* positions, void* values)
 
 
 CPU_LEVEL = FASTDL_CPU_LEVEL.decode()
@@ -763,6 +776,8 @@ def planar_descent(
 
 # The deepest network that the engine takes.
 MOST_LAYERS = ENGINE_LAYERS
+# Blocks of a layer's inputs.
+BLOCKS = PARTS
 
 # Its codes: updates and losses by the names of their kernels.
 UPDATES = ("sgd", "momentum", "nesterov", "rmsprop", "adam")
@@ -807,6 +822,7 @@ def train_steps(
     cnp.ndarray labels,
     cnp.ndarray sample_weight,
     cnp.ndarray order,
+    uint64_t epoch,
     Py_ssize_t batch_size,
     Py_ssize_t first,
     cnp.ndarray rates not None,
@@ -814,11 +830,13 @@ def train_steps(
     double limit,
     int threads,
 ):
-    """Take steps of an epoch until they, or `limit` seconds, are over; return how many.
+    """Take steps of one epoch or more until they, or `limit` seconds, are over; return how many.
 
     Layers are described by sizes (L + 1,), activations, slopes and dropout (L,); parameters, slots
     and gradients are flat. Data is `inputs` (n, I), or `sparse` rows as `sparse_rows` gives them.
-    `rates` holds a learning rate for each step from `first` on.
+    `rates` holds a learning rate for each step, the first of them being step `first` of epoch
+    number `epoch`. `totals` (epochs, 3) has a row for each epoch that they reach into. `order` (n,),
+    or None, receives the permutation of each epoch at its first step.
     """
     if FASTDL_DEBUG:
         n, size = len(targets), dims(parameters)
@@ -827,11 +845,12 @@ def train_steps(
             (sample_weight, (n,)), (labels, (n,)), (order, (n,)),
             (inputs, (n, sizes[0]))))
         assert dims(dropout) == dims(activations) and dropout.dtype == np.float64
-        assert dims(totals) == (3,) and totals.dtype == rates.dtype == np.float64
+        assert totals.dtype == rates.dtype == np.float64
         assert sparse is None or len(sparse[0]) == n + 1
         assert batch_size >= 1 and len(rates) >= 1
-        assert 0 <= first * batch_size and (first + len(rates) - 1) * batch_size < n
-        assert order is None or np.array_equal(np.sort(order), np.arange(n))
+        steps = -(-n // batch_size)
+        assert 0 <= first < steps and dims(totals) == (-(-(first + len(rates)) // steps), 3)
+        assert not first or order is None or np.array_equal(np.sort(order), np.arange(n))
     cdef plan p
     memset(&p, 0, sizeof(plan))
     describe(&p, sizes, activations, slopes, parameters, inputs, sparse, threads)
@@ -852,17 +871,35 @@ def train_steps(
     p.sample_weight = data(sample_weight)
     p.order = <const int64_t*> data(order)
     p.n, p.batch = rows_of(targets), min(batch_size, rows_of(targets))
-    p.first, p.steps = first, rows_of(rates)
+    p.first = first
     p.rates = <const double*> data(rates)
     p.totals = <double*> data(totals)
     p.until = seconds() + limit
     cdef bint wide = is_wide(parameters)
-    cdef Py_ssize_t done
+    cdef int64_t* shuffled = <int64_t*> data(order)
+    cdef Py_ssize_t steps_of_epoch = (p.n + p.batch - 1) // p.batch
+    cdef Py_ssize_t left = rows_of(rates), taken = 0, done
     with nogil:
-        done = c_train(wide, &p)
-    if done < 0:
+        while True:
+            if shuffled and p.first == 0:
+                c_permutation(seed, epoch, shuffled, p.n)
+            p.steps = min(left, steps_of_epoch - p.first)
+            done = c_train(wide, &p)
+            if done < 0:
+                break
+            taken += done
+            left -= done
+            if done < p.steps or left == 0 or not seconds() < p.until:
+                break
+            p.iteration += done
+            p.updates += done
+            p.rates += done
+            p.totals += 3
+            p.first = 0
+            epoch += 1
+    if not taken:
         raise MemoryError("no memory or no threads for the training engine")
-    return done
+    return taken
 
 
 def infer(
@@ -876,6 +913,10 @@ def infer(
     int threads,
 ):
     """Write a network's outputs for all rows of `inputs`, or of `sparse`, to outputs (n, O)."""
+    if FASTDL_DEBUG:
+        n = len(outputs)
+        verify(parameters, ((inputs, (n, sizes[0])), (outputs, (n, sizes[len(activations)]))))
+        assert sparse is None or len(sparse[0]) == n + 1
     cdef plan p
     memset(&p, 0, sizeof(plan))
     describe(&p, sizes, activations, slopes, parameters, inputs, sparse, threads)
@@ -886,6 +927,86 @@ def infer(
         status = c_infer(wide, &p, data(outputs))
     if status < 0:
         raise MemoryError("no memory or no threads for prediction")
+
+
+# What a Predictor takes: for more, what else a call costs is not felt, and threads are wanted.
+cdef enum:
+    FEW_ROWS = 32
+    FEW_PRODUCTS = 1 << 22
+
+
+cdef class Predictor:
+    """Prediction of a row, or a few, with next to nothing between the caller and the kernel.
+
+    It takes a network as `infer` does, whose parameters must stay where they are, and computes in
+    memory of its own, which the GIL guards.
+    """
+
+    cdef plan p
+    cdef tuple kept
+    cdef bint wide
+    cdef int dtype
+    cdef Py_ssize_t most_rows, features, units
+    cdef char* memory
+
+    def __cinit__(
+        self,
+        cnp.ndarray sizes not None,
+        cnp.ndarray activations not None,
+        cnp.ndarray slopes not None,
+        cnp.ndarray parameters not None,
+    ):
+        self.kept = sizes, activations, slopes, parameters
+        describe(&self.p, sizes, activations, slopes, parameters, parameters, None, 1)
+        self.wide = is_wide(parameters)
+        self.dtype = cnp.PyArray_TYPE(parameters)
+        self.most_rows = min(FEW_ROWS, FEW_PRODUCTS // rows_of(parameters))
+        self.features, self.units = self.p.sizes[0], self.p.sizes[self.p.layers]
+        self.memory = <char*> scratch_memory(
+            c_predict_memory(self.wide, &self.p, max(self.most_rows, 1)))
+        if self.memory == NULL:
+            raise MemoryError("no memory for prediction")
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    def __call__(self, X, out):
+        """The outputs for X, in `out` unless that is None; None for what is left to the general way.
+
+        That is all but C-contiguous, aligned arrays of the network's dtype, few rows of X, and an
+        `out` that is apart from X.
+        """
+        if not self.fits(X, self.features) or not 1 <= rows_of(X) <= self.most_rows:
+            return None
+        cdef cnp.npy_intp[2] shape = [rows_of(X), self.units]
+        if out is None:
+            out = cnp.PyArray_EMPTY(2, shape, self.dtype, 0)
+        elif not (
+            self.fits(out, self.units)
+            and rows_of(out) == shape[0]
+            and cnp.PyArray_ISWRITEABLE(out)
+            and apart(X, out)
+        ):
+            return None
+        self.p.n = shape[0]
+        c_predict_few(self.wide, &self.p, data(X), self.memory, data(out))
+        return out
+
+    cdef inline bint fits(self, array, Py_ssize_t columns) noexcept:
+        return (
+            cnp.PyArray_CheckExact(array)
+            and cnp.PyArray_TYPE(array) == self.dtype
+            and cnp.PyArray_NDIM(array) == 2
+            and cnp.PyArray_ISCARRAY_RO(array)
+            and columns_of(array) == columns
+        )
+
+
+cdef inline bint apart(cnp.ndarray left, cnp.ndarray right) noexcept:
+    """Whether two contiguous arrays share no memory."""
+    cdef const char* first = <const char*> data(left)
+    cdef const char* second = <const char*> data(right)
+    return first + cnp.PyArray_NBYTES(left) <= second or second + cnp.PyArray_NBYTES(right) <= first
 
 
 cdef int describe(
@@ -904,6 +1025,8 @@ cdef int describe(
         assert dims(sizes) == (count + 1,) and dims(slopes) == (count,)
         assert count <= ENGINE_LAYERS and 1 <= threads <= MOST_THREADS
         assert (inputs is None) != (sparse is None)
+        verify(parameters, ((parameters, (
+            sum((i + 1) * o for i, o in zip(sizes[:count].tolist(), sizes[1:].tolist())),)),))
     p.layers = <int> rows_of(activations)
     p.sizes = <const int64_t*> data(sizes)
     p.activations = <const int64_t*> data(activations)
@@ -912,37 +1035,67 @@ cdef int describe(
     p.inputs = data(inputs)
     p.threads = threads
     if sparse is not None:
-        starts, columns, values, live = sparse
+        starts, columns, values, live, edges, cuts = sparse
         p.starts = <const int64_t*> data(starts)
         p.columns = <const int32_t*> data(columns)
         p.values = data(values)
+        p.edges = <const int64_t*> data(edges)
+        p.cuts = <const int32_t*> data(cuts)
         p.live = <const int32_t*> data(live)
         p.live_count = len(live)
     return 0
 
 
-def sparse_rows(cnp.ndarray inputs not None, double density):
-    """The nonzero elements of inputs (n, I), or None where more than the share `density` is not 0.
+def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
+    """Whether all of inputs (n, I) is finite; and its nonzero elements.
 
     Returns
     -------
-    starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1]
-    live : int32, the columns in which some row is not 0
+    bool
+    tuple or None
+        None where more than the share `density` is not 0, or something is not finite; else
+        starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1],
+        and behind the last row's there are 16 zeros;
+        live : int32, the columns in which some row is not 0.
     """
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)),))
+        assert 1 <= threads <= MOST_THREADS
     cdef Py_ssize_t n = rows_of(inputs), width = columns_of(inputs)
-    cdef bint wide = is_wide(inputs)
+    cdef bint wide = is_wide(inputs), finite
     cdef cnp.ndarray starts = np.empty(n + 1, np.int64)
-    cdef int64_t count
+    cdef cnp.ndarray used = np.zeros((threads, width), np.uint64 if wide else np.uint32)
     with nogil:
-        count = c_count_nonzeros(wide, data(inputs), n, width, <int64_t*> data(starts))
-    if count > density * n * width:
-        return None
-    # With room behind for the vector that the kernel writes whole.
+        finite = c_count_nonzeros(
+            wide, data(inputs), n, width, threads, <int64_t*> data(starts), data(used))
+    cdef int64_t count = (<int64_t*> data(starts))[n]
+    if not finite or count > density * n * width or width > 2**31 - 1:
+        return finite, None
+    # A vector that starts at the last element may be read whole.
     cdef cnp.ndarray columns = np.empty(count + 16, np.int32)
     cdef cnp.ndarray values = np.empty(count + 16, inputs.dtype)
-    cdef cnp.ndarray used = np.empty(width, np.uint64 if wide else np.uint32)
+    columns[count:] = 0
+    values[count:] = 0
     with nogil:
         c_take_nonzeros(
-            wide, data(inputs), n, width, <int32_t*> data(columns), data(values),
-            data(used))
-    return starts, columns, values, np.flatnonzero(used).astype(np.int32)
+            wide, data(inputs), n, width, threads, <int64_t*> data(starts),
+            <int32_t*> data(columns), data(values))
+    live = np.flatnonzero(used.any(axis=0)).astype(np.int32)
+    return finite, (starts, columns, values, live)
+
+
+def part_rows(
+    cnp.ndarray starts not None,
+    cnp.ndarray columns not None,
+    cnp.ndarray edges not None,
+    cnp.ndarray cuts not None,
+):
+    """Write how many of a row's columns lie before edges 1, 2, ... but the last to cuts (n, PARTS - 1)."""
+    if FASTDL_DEBUG:
+        assert dims(edges) == (PARTS + 1,) and edges.dtype == starts.dtype == np.int64
+        assert dims(cuts) == (len(starts) - 1, PARTS - 1) and cuts.dtype == np.int32
+    cdef Py_ssize_t n = rows_of(cuts)
+    with nogil:
+        cut_rows(
+            <const int64_t*> data(starts), <const int32_t*> data(columns), n,
+            <const int64_t*> data(edges), <int32_t*> data(cuts))

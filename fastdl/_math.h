@@ -311,6 +311,9 @@ INLINE V FN(v_choose)(V_WORDS mask, V a, V b) {
 /* x in every lane. */
 INLINE V FN(v_all)(REAL x) { return (V){0} + x; }
 
+/* NaN passes as the second argument. */
+INLINE V FN(v_maximum)(V a, V b) { return V_MAXIMUM(a, b); }
+
 INLINE V FN(v_absolute)(V x) {
     return (V)((V_WORDS)x & ~((V_WORDS){0} + ((WORD)1 << (sizeof(REAL) * 8 - 1))));
 }

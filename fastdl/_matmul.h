@@ -15,13 +15,10 @@
 #define PANEL_DEPTH 256
 #define PANEL_WIDTH (TILE_VECTORS * LANES)
 
-/* Transposes LANES x LANES elements: source rows are `stride` apart, target rows `width`. Rounds of
- * perfect shuffles: each interleaves row i with row i + LANES/2. */
-INLINE void FN(transpose_block)(const REAL *source, ptrdiff_t stride, REAL *target,
-                                ptrdiff_t width) {
-    VECTOR row[LANES], next[LANES];
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) row[i] = *(const VECTOR *)(source + i * stride);
+/* Transposes LANES x LANES elements, each row a vector. Rounds of perfect shuffles: each interleaves
+ * row i with row i + LANES/2. */
+INLINE void FN(transpose_vectors)(VECTOR *row) {
+    VECTOR next[LANES];
 #pragma GCC unroll 4
     for (int round = 1; round < LANES; round *= 2) {
 #pragma GCC unroll 16
@@ -32,6 +29,15 @@ INLINE void FN(transpose_block)(const REAL *source, ptrdiff_t stride, REAL *targ
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; i++) row[i] = next[i];
     }
+}
+
+/* The same in memory: source rows are `stride` apart, target rows `width`. */
+INLINE void FN(transpose_block)(const REAL *source, ptrdiff_t stride, REAL *target,
+                                ptrdiff_t width) {
+    VECTOR row[LANES];
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) row[i] = *(const VECTOR *)(source + i * stride);
+    FN(transpose_vectors)(row);
 #pragma GCC unroll 16
     for (int i = 0; i < LANES; i++) *(VECTOR *)(target + i * width) = row[i];
 }

@@ -85,6 +85,10 @@ enum {
 };
 
 #define MOST_LAYERS 64
+/* Blocks of a layer's inputs where the engine adds up parts, and what their edges are multiples of:
+ * cache lines, and whole vectors. */
+#define PARTS 4
+#define BLOCK_UNIT 16
 #define SPARSE_VECTORS 8 /* vectors of outputs that a sparse row adds up in registers */
 
 enum { DESCENT_SGD, DESCENT_MOMENTUM, DESCENT_RMSPROP };
@@ -184,23 +188,26 @@ INLINE void philox_words(words word[4], uint64_t seed) {
     }
 }
 
-/* outputs (n,) = 0 .. n-1 shuffled: Fisher and Yates, partners as in reference.permutation. */
+/* outputs (n,) = 0 .. n-1 shuffled: Fisher and Yates, partners as in reference.permutation. The draws
+ * for a register of counters at a time: one by one they took more than half of the time. */
 static void permutation(uint64_t seed, uint64_t epoch, int64_t *outputs, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) outputs[i] = i;
-    uint32_t word[4];
-    for (ptrdiff_t i = n - 1; i > 0; i--) {
-        if (i & 1 || i == n - 1) {
-            word[0] = (uint32_t)(i / 2);
-            word[1] = 0;
-            word[2] = (uint32_t)epoch;
-            word[3] = SHUFFLE_STREAM;
-            philox(word, seed);
+    for (ptrdiff_t i = n - 1; i > 0;) {
+        const ptrdiff_t first = i / 2 < WORDS ? 0 : i / 2 - WORDS + 1; /* the lowest counter */
+        uint32_t counters[WORDS], drawn[4][WORDS];
+        for (int w = 0; w < WORDS; w++) counters[w] = (uint32_t)(first + w);
+        words word[4] = {{0}, {0}, (words){0} + (uint32_t)epoch, (words){0} + SHUFFLE_STREAM};
+        memcpy(&word[0], counters, sizeof counters);
+        philox_words(word, seed);
+        memcpy(drawn, word, sizeof drawn);
+        for (; i > 0 && i >= 2 * first; i--) {
+            const uint64_t high = drawn[2 * (i & 1)][i / 2 - first], bound = (uint64_t)i + 1;
+            const uint64_t low = drawn[2 * (i & 1) + 1][i / 2 - first];
+            const ptrdiff_t j = (ptrdiff_t)((high * bound + (low * bound >> 32)) >> 32);
+            const int64_t swap = outputs[i];
+            outputs[i] = outputs[j];
+            outputs[j] = swap;
         }
-        uint64_t high = word[2 * (i & 1)], low = word[2 * (i & 1) + 1], bound = (uint64_t)i + 1;
-        ptrdiff_t j = (ptrdiff_t)((high * bound + (low * bound >> 32)) >> 32);
-        int64_t swap = outputs[i];
-        outputs[i] = outputs[j];
-        outputs[j] = swap;
     }
 }
 
@@ -229,6 +236,10 @@ typedef struct {
     const int64_t *starts;
     const int32_t *columns;
     const void *values;
+    /* (PARTS + 1,) the features at which the first layer's blocks begin and the last ends, and (n, PARTS
+     * - 1) how many of a row's columns lie before each block but the first */
+    const int64_t *edges;
+    const int32_t *cuts;
     const int32_t *live; /* (live_count,) columns that some row has, or NULL: all of them */
     ptrdiff_t live_count;
     const void *targets;   /* int64 (n,) for the sparse loss, else (n, outputs) */
@@ -243,6 +254,25 @@ typedef struct {
     double until;   /* by the clock of `seconds`: no further step after it */
     int threads;
 } plan;
+
+/* Where block number `block` of a layer's inputs begins. */
+static inline ptrdiff_t block_edge(ptrdiff_t inputs, ptrdiff_t block, ptrdiff_t blocks) {
+    const ptrdiff_t edge = (inputs + BLOCK_UNIT - 1) / BLOCK_UNIT * block / blocks * BLOCK_UNIT;
+    return edge < inputs ? edge : inputs;
+}
+
+/* cuts (rows, PARTS - 1): how many of each row's columns lie before edges 1, 2, ... */
+static void cut_rows(const int64_t *starts, const int32_t *columns, ptrdiff_t rows,
+                     const int64_t *edges, int32_t *cuts) {
+    for (ptrdiff_t b = 0; b < rows; b++)
+        for (int block = 1; block < PARTS; block++) {
+            const int32_t edge = (int32_t)edges[block];
+            int32_t before = 0;
+#pragma omp simd reduction(+ : before)
+            for (int64_t k = starts[b]; k < starts[b + 1]; k++) before += columns[k] < edge;
+            *cuts++ = before;
+        }
+}
 
 /* ---------------------------------------------------------------- one pass for each precision */
 
@@ -300,7 +330,10 @@ typedef struct {
 #include "_matmul.h"
 #include "_operations.h"
 #include "_descent.h"
+#include "_thin.h"
 #include "_engine.h"
+#include "_predict.h"
+#include "_sparse.h"
 #undef REAL
 #undef WORD
 #undef SINGLE
@@ -326,7 +359,10 @@ typedef struct {
 #include "_matmul.h"
 #include "_operations.h"
 #include "_descent.h"
+#include "_thin.h"
 #include "_engine.h"
+#include "_predict.h"
+#include "_sparse.h"
 #undef REAL
 #undef WORD
 #undef SINGLE

@@ -77,18 +77,32 @@ class CallbackList:
             callback.set_params(params)
             callback.set_model(model)
 
-    def overrides(self, hook):
-        """Whether a callback defines this hook."""
-        base = getattr(Callback, hook)
+    def overrides(self, *hooks, by=()):
+        """Whether a callback defines one of these hooks, in another way than these classes do."""
         return any(
-            getattr(getattr(callback, hook), "__func__", None) is not base
+            getattr(getattr(callback, hook), "__func__", None)
+            not in [getattr(known, hook) for known in (Callback, *by)]
             for callback in self._callbacks
+            for hook in hooks
         )
+
+    def follow_epochs(self):
+        """Whether a callback has to be called between two epochs, not a while later."""
+        return self.overrides("on_epoch_begin", "on_epoch_end", by=(History, ProgressBar))
 
     def call(self, hook, *arguments):
         """Call this hook of all."""
         for callback in self._callbacks:
             getattr(callback, hook)(*arguments)
+
+    def pass_epochs(self, first, logs, begun):
+        """Tell those that don't have to follow of epochs that ended, from `first` on.
+
+        `logs` holds a list for each metric; `begun` steps of the epoch after them have been taken.
+        """
+        for callback in self._callbacks:
+            if isinstance(callback, (History, ProgressBar)):
+                callback._pass_epochs(first, logs, begun)
 
 
 class History(Callback):
@@ -125,6 +139,11 @@ class History(Callback):
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
+
+    def _pass_epochs(self, first, logs, begun):
+        self.epoch.extend(range(first, first + len(logs["loss"])))
+        for name, values in logs.items():
+            self.history.setdefault(name, []).extend(values)
 
 
 class _Monitor(Callback):
@@ -414,7 +433,7 @@ class ProgressBar(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock."""
         if self.params["epochs"] > 1:
-            print(f"Epoch {epoch + 1}/{self.params['epochs']}")
+            print(self._title(epoch))
         self._start = time.perf_counter()
         self._width = 0
         self._live = self.params["verbose"] == 1 and (
@@ -424,26 +443,42 @@ class ProgressBar(Callback):
     def on_train_progress(self, batch, logs=None):
         """Redraw the line."""
         if self._live:
-            self._draw(batch + 1, logs, ended=False, end="")
+            print(self._drawn(batch + 1, logs, self._elapsed(), ended=False), end="", flush=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """Print the line with all metrics."""
-        self._draw(self.params["steps"], logs, ended=True, end="\n")
+        print(self._drawn(self.params["steps"], logs, self._elapsed()), flush=True)
 
-    def _draw(self, step, logs, *, ended, end):
-        text = self.line(
-            step,
-            self.params["steps"],
-            time.perf_counter() - self._start,
-            logs or {},
-            ended=ended,
-            bar=self.params["verbose"] == 1,
-        )
+    def _pass_epochs(self, first, logs, begun):
+        # Their time in equal parts, and all in one call: a notebook takes long for each.
+        steps, elapsed = self.params["steps"], self._elapsed()
+        metrics = [
+            dict(zip(logs, values, strict=True)) for values in zip(*logs.values(), strict=True)
+        ]
+        seconds = elapsed / (len(metrics) + begun / steps)
+        lines = []
+        for epoch, metric in enumerate(metrics, first):
+            lines += self._drawn(steps, metric, seconds), self._title(epoch + 1)
+            self._width = 0
+        print("\n".join(lines), flush=True)
+        self._start += len(metrics) * seconds
+
+    def _elapsed(self):
+        return time.perf_counter() - self._start
+
+    def _title(self, epoch):
+        return f"Epoch {epoch + 1}/{self.params['epochs']}"
+
+    def _drawn(self, step, logs, seconds, *, ended=True):
+        """The line as the terminal takes it, over the one that stands there."""
+        bar = self.params["verbose"] == 1
+        text = self.line(step, self.params["steps"], seconds, logs or {}, ended=ended, bar=bar)
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         text = text.encode(encoding, errors="replace").decode(encoding)
         # Blanks cover what is left of a longer line before.
-        print(("\r" if self._live else "") + text.ljust(self._width), end=end, flush=True)
+        padded = text.ljust(self._width)
         self._width = len(text)
+        return "\r" + padded if self._live else padded
 
 
 def _duration(seconds):
@@ -461,4 +496,6 @@ def _per_step(seconds):
 
 
 def _metric(value):
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.4f}" if abs(value) > 1e-3 else f"{value:.4e}"

@@ -56,7 +56,7 @@ def as_array(name, value, *, ndim=None, dtype=None):
     Traceback (most recent call last):
     ValueError: inputs: shape (2,) is not 2-D
     """
-    array = _real(name, value)
+    array = real(name, value)
     if ndim is not None:
         dimensions(name, array, ndim)
     if dtype is None:
@@ -93,7 +93,7 @@ def as_arrays(**values):
     >>> [array.dtype.name for array in pair]
     ['float64', 'float64']
     """
-    arrays = [_real(name, value) for name, value in values.items()]
+    arrays = [real(name, value) for name, value in values.items()]
     dtypes = [array.dtype for array in arrays]
     if dtypes[0] not in _FLOATS or dtypes.count(dtypes[0]) < len(dtypes):
         dtypes[0] = _float_for(np.result_type(*dtypes))
@@ -165,7 +165,7 @@ def as_labels(name, value, *, classes=None, ndim=1):
     Traceback (most recent call last):
     ValueError: labels: 3 at index 1 is not an integer in [0, 2]
     """
-    array = dimensions(name, _real(name, value), ndim)
+    array = dimensions(name, real(name, value), ndim)
     highest = _INT64_MAX if classes is None else classes - 1
     if array.size:
         # Python's numbers compare exactly, also uint64, and floats beyond 2**53.
@@ -208,7 +208,7 @@ def finite(name, array, *, low=None, high=None):
 
 def nonempty(name, array):
     """The argument, an array, if it has any elements."""
-    if not array.size:
+    if 0 in array.shape:
         raise ValueError(f"{name}: shape {array.shape} holds no data")
     return array
 
@@ -425,8 +425,8 @@ def choice(name, value, allowed):
 # ---------------------------------------------------------------------------------------- helpers
 
 
-def _real(name, value):
-    """The argument as an array, not yet converted, of numbers that float64 can take."""
+def real(name, value):
+    """The argument as an array of numbers that float64 can take, not yet converted."""
     try:
         array = np.asarray(value)
     except ValueError as error:  # ragged nested sequences

@@ -26,6 +26,7 @@ from numba.extending import intrinsic
 
 from .jit_kernels import (
     _adam_steps,
+    _permutation,
     _philox,
     activation_backward,
     activation_forward,
@@ -819,29 +820,34 @@ def _limit_norm(gradients, limit):
 
 
 @_compile_entrance
-def _train(plan, iteration, updates, first, rates, totals):
-    """Take one step for each of the learning rates."""
+def _train(plan, iteration, updates, epoch, first, rates, totals):
+    """Take one step for each of the learning rates, from step `first` of an epoch on."""
     scratch = _prepare(plan)
     mode = _exchange_float_mode(_FLUSH, 0)
-    for step in range(rates.size):
-        start = (first + step) * plan.batch
+    steps = (plan.rows + plan.batch - 1) // plan.batch
+    for taken in range(rates.size):
+        passed, step = divmod(first + taken, steps)
+        if step == 0 and plan.order:
+            order = numba.carray(_pointer(plan.order), plan.rows, np.int64)
+            _permutation(plan.seed, epoch + passed, order)
+        start = step * plan.batch
         rows = min(plan.batch, plan.rows - start)
-        rate, count = rates[step], updates + step + 1
+        rate, count = rates[taken], updates + taken + 1
         scratch.numbers[0], scratch.numbers[1] = rate, count
         scratch.numbers[2] = 1 - rate * plan.weight_decay
         if plan.rule == _ADAM:
             correction = math.sqrt(1 - plan.beta_2**count) / (1 - plan.momentum**count)
             scratch.numbers[3] = rate * correction
         _gather(plan, scratch, start, rows)
-        _forward(plan, scratch, rows, iteration + step)
+        _forward(plan, scratch, rows, iteration + taken)
         loss = _loss(plan, scratch, rows)
         loss += _backward(plan, scratch, rows)
         if plan.gradients.size:
             _clip(plan, scratch)
             _update(plan, scratch, 0, plan.gradients)
-        totals[0] += loss * rows
-        totals[1] += _count_right(plan, scratch, rows)
-        totals[2] += rows
+        totals[passed, 0] += loss * rows
+        totals[passed, 1] += _count_right(plan, scratch, rows)
+        totals[passed, 2] += rows
     _exchange_float_mode(0, mode)
 
 
@@ -876,6 +882,7 @@ def train_steps(
     labels,
     sample_weight,
     order,
+    epoch,
     batch_size,
     first,
     rates,
@@ -885,12 +892,12 @@ def train_steps(
     functions=None,
     slots=None,
 ):
-    """Take steps of an epoch until they, or `limit` seconds, are over; return how many.
+    """Take steps of one epoch or more until they, or `limit` seconds, are over; return how many.
 
     As the compiled engine's, on one thread. `functions` are those that users wrote, compiled: as
     `activations`, one for each layer or None, `loss` and `update`; `slots` then are all there are.
     """
-    starts, columns, values, _ = sparse or (None,) * 4
+    starts, columns, values = sparse[:3] if sparse else (None,) * 3
     if slots is None:
         slots = [slot for slot in (first_slot, second_slot) if slot is not None]
     own = (
@@ -943,6 +950,7 @@ def train_steps(
             plan,
             iteration + taken,
             updates + taken,
+            epoch,
             first + taken,
             rates[taken : taken + steps],
             totals,

@@ -637,32 +637,37 @@ def quadratic_features(inputs, outputs):
 # --------------------------------------------------------------------------------- sparse rows
 
 
-def sparse_rows(inputs, density):
-    """As the compiled module's: starts, columns, values and live columns, or None."""
+def sparse_rows(inputs, density, threads):
+    """As the compiled module's, on one thread."""
     starts = np.empty(len(inputs) + 1, np.int64)
-    count = _count_nonzeros(inputs, starts)
-    if count > density * inputs.size:
-        return None
-    # With room behind for an element that is written before it is known to be zero.
-    columns, values = np.empty(count + 1, np.int32), np.empty(count + 1, inputs.dtype)
+    finite = _count_nonzeros(inputs, starts)
+    count = starts[-1]
+    if not finite or count > density * inputs.size or inputs.shape[1] > 2**31 - 1:
+        return finite, None
+    columns, values = np.empty(count + 16, np.int32), np.empty(count + 16, inputs.dtype)
     live = np.zeros(inputs.shape[1], np.bool_)
     _take_nonzeros(inputs, columns, values, live)
-    return starts, columns, values, np.flatnonzero(live).astype(np.int32)
+    columns[count:] = values[count:] = 0
+    return finite, (starts, columns, values, np.flatnonzero(live).astype(np.int32))
 
 
 @_compile
 def _count_nonzeros(inputs, starts):
+    """Write where each row's nonzero elements begin; returns whether all elements are finite."""
     starts[0] = 0
+    others = 0
     for b in range(inputs.shape[0]):
         count = 0
         for i in range(inputs.shape[1]):
             count += inputs[b, i] != 0
+            others += not (abs(inputs[b, i]) < math.inf)
         starts[b + 1] = starts[b] + count
-    return starts[-1]
+    return others == 0
 
 
 @_compile
 def _take_nonzeros(inputs, columns, values, live):
+    """Needs room for one element more, which is written before it is known to be zero."""
     k = 0
     for b in range(inputs.shape[0]):
         for i in range(inputs.shape[1]):

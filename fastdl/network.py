@@ -8,10 +8,11 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from . import _custom, _engine, activations, checks, losses, optimizers
+from . import _custom, _engine, _sparse, activations, checks, losses, optimizers
 from ._declarative import from_config, to_config
 from ._optional import optional_import
 from .callbacks import Callback, CallbackList, History, ProgressBar
@@ -33,9 +34,26 @@ _HEADER = "fastdl"
 # Seconds between two calls of `on_train_progress`.
 _PROGRESS_INTERVAL = 0.2
 
-# Seconds between two looks for Ctrl-C, and the most steps.
+# Seconds between two looks for Ctrl-C.
 _LISTENING_INTERVAL = 0.05
-_STEPS_AHEAD = 1000
+
+
+class Training(NamedTuple):
+    """What `MLP.fit` is asked for, checked."""
+
+    data: _engine.Data
+    validation: _engine.Data | None
+    epochs: range
+    batch_size: int
+    optimizer: optimizers.Optimizer
+    shuffle: bool
+    callbacks: list[Callback]
+    verbose: int
+
+    @property
+    def steps(self):
+        """Steps of an epoch."""
+        return math.ceil(len(self.data.inputs) / self.batch_size)
 
 
 class MLP:
@@ -218,7 +236,7 @@ class MLP:
     def learning_rate(self):
         """The learning rate of the next step."""
         self._require_optimizer()
-        return self._state.rates(1)[0]
+        return self._state.optimizer.rate(self._state.iterations)
 
     @learning_rate.setter
     def learning_rate(self, value):
@@ -252,7 +270,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like (n, features)
+        X : array_like or scipy.sparse matrix (n, features)
             More than two dimensions, such as images, count as one row of features each.
         y : array_like
             For categorical cross-entropy integer labels (n,) or rows (n, classes) of
@@ -312,100 +330,126 @@ class MLP:
         batch_size = checks.integer("batch_size", batch_size, low=1)
         verbose = checks.integer("verbose", verbose, low=0, high=2)
         checks.boolean("shuffle", shuffle)
-        callbacks = _checked_callbacks(callbacks)
+        callbacks = checked_callbacks("callbacks", callbacks)
         optimizer = self._resolved_optimizer(optimizer)
-        data = self._data(X, y, sample_weight)
-        if class_weight is not None:
-            if sample_weight is not None:
-                raise ValueError("class_weight: can't be given together with sample_weight")
-            data = data._replace(sample_weight=self._class_weights(class_weight, data.labels))
-        validation = None
-        split = checks.number("validation_split", validation_split, low=0, high=1, high_open=True)
-        if validation_data is not None:
-            validation = self._validation_data(validation_data)
-        elif split:
-            rows = math.floor(len(data.inputs) * (1 - split))
-            if rows in (0, len(data.inputs)):
-                raise ValueError(
-                    f"validation_split: {split} leaves one part of {len(data.inputs)} rows empty"
-                )
-            data, validation = data.part(0, rows), data.part(rows, None)
+        data, validation = self._training_data(
+            X, y, sample_weight, class_weight, validation_data, validation_split
+        )
+        training = Training(
+            data,
+            validation,
+            range(initial_epoch, epochs),
+            batch_size,
+            optimizer,
+            shuffle,
+            callbacks,
+            verbose,
+        )
+        return self._train(training, _engine.Workspace(self._network))
 
-        _custom.kernels_for(self._network, optimizer)  # what users wrote has to compile
+    def _train(self, training, workspace, listen=None):
+        """Train as asked for; after each call of the engine, `listen` is told the steps it took.
+
+        An error that it raises ends the training there.
+        """
+        optimizer = training.optimizer
         if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
             self._state = _engine.OptimizerState(optimizer, self._network)
         self.stop_training = False
         history = History()
+        bar = [ProgressBar()] if training.verbose else []
         hooks = CallbackList(
-            [*callbacks, *([ProgressBar()] if verbose else []), history],
+            [*training.callbacks, *bar, history],
             self,
             {
-                "epochs": epochs,
-                "steps": math.ceil(len(data.inputs) / batch_size),
-                "verbose": verbose,
+                "epochs": training.epochs.stop,
+                "steps": training.steps,
+                "verbose": training.verbose,
             },
         )
-        workspace = _engine.Workspace(self._network)
-        logs = {}
         hooks.call("on_train_begin", {})
-        for epoch in range(initial_epoch, epochs):
-            hooks.call("on_epoch_begin", epoch, {})
-            logs = self._train_epoch(data, batch_size, shuffle, workspace, hooks)
-            if validation is not None:
-                scores = self._metrics(_engine.evaluate(self._network, validation, workspace))
-                logs |= {f"val_{name}": value for name, value in scores.items()}
-            hooks.call("on_epoch_end", epoch, logs)
-            if self.stop_training:
-                break
+        logs = self._train_epochs(training, workspace, hooks, listen)
         hooks.call("on_train_end", logs)
         return history
 
-    def _train_epoch(self, data, batch_size, shuffle, workspace, hooks):
-        """Run one epoch, as many steps at a time as the hooks allow, and return its metrics."""
+    def _train_epochs(self, training, workspace, hooks, listen):
+        """Take as many steps at a time as the hooks allow; returns the last epoch's metrics.
+
+        Where nothing has to happen between epochs, a call goes on from one to the next: an epoch of
+        a small network on few rows takes microseconds, less than the way to Python and back.
+        """
         network, state = self._network, self._state
-        rows = len(data.inputs)
-        steps = math.ceil(rows / batch_size)
-        order = _engine.shuffled(network, rows) if shuffle else None
-        network.epochs += 1
-        every_step = hooks.overrides("on_train_batch_begin") or hooks.overrides(
-            "on_train_batch_end"
+        data, validation, epochs, steps = (
+            training.data,
+            training.validation,
+            training.epochs,
+            training.steps,
         )
-        totals = np.zeros(3)
-        step = 0
+        order = np.empty(len(data.inputs), np.int64) if training.shuffle else None
+        every_step = hooks.overrides("on_train_batch_begin", "on_train_batch_end")
+        every_epoch = validation is not None or hooks.follow_epochs()
+        epoch, step, current, logs = epochs.start, 0, 0.0, {}
         shown = time.perf_counter()
-        while step < steps and not (step and self.stop_training):
+        while epoch < epochs.stop:
+            if step == 0:
+                hooks.call("on_epoch_begin", epoch, {})
             if every_step:
                 hooks.call("on_train_batch_begin", step, {})
-            # Back here often enough for Ctrl-C, and with few learning rates that were not used.
-            step += _engine.train_steps(
+            ahead = 1 if every_epoch else epochs.stop - epoch
+            rates = state.rates(1 if every_step else ahead * steps - step)
+            totals = np.zeros((math.ceil((step + len(rates)) / steps), 3))
+            totals[0] = current
+            # Back here often enough for Ctrl-C.
+            taken = _engine.train_steps(
                 network,
                 state,
                 workspace,
                 data,
                 order,
-                batch_size,
+                training.batch_size,
                 step,
-                state.rates(1 if every_step else min(_STEPS_AHEAD, steps - step)),
+                rates,
                 totals,
                 _LISTENING_INTERVAL,
             )
+            if listen:
+                listen(taken)
+            passed, last = divmod(step + taken - 1, steps)
+            if passed:
+                hooks.pass_epochs(epoch, self._metrics(totals[:passed]), last + 1)
+                epoch += passed
+            step, current = last + 1, totals[passed]
             if every_step:
-                hooks.call("on_train_batch_end", step - 1, self._metrics(totals))
+                hooks.call("on_train_batch_end", last, self._metrics(current))
             now = time.perf_counter()
             if now - shown >= _PROGRESS_INTERVAL and hooks.overrides("on_train_progress"):
-                hooks.call("on_train_progress", step - 1, self._metrics(totals))
+                hooks.call("on_train_progress", last, self._metrics(current))
                 shown = now
-        return self._metrics(totals)
+            if step < steps and not self.stop_training:
+                continue
+            logs = self._metrics(current)
+            if validation is not None:
+                scores = self._metrics(_engine.evaluate(network, validation, workspace))
+                logs |= {f"val_{name}": value for name, value in scores.items()}
+            hooks.call("on_epoch_end", epoch, logs)
+            if self.stop_training:
+                break
+            epoch, step, current = epoch + 1, 0, 0.0
+        return logs
 
-    def _resolved_optimizer(self, optimizer):
+    def _resolved_optimizer(self, optimizer, name="optimizer"):
         if optimizer is not None:
-            return optimizers.get(optimizer)
-        return optimizers.Adam() if self._state is None else self._state.optimizer
+            optimizer = optimizers.get(optimizer, name)
+        else:
+            optimizer = optimizers.Adam() if self._state is None else self._state.optimizer
+        _custom.kernels_for(self._network, optimizer)  # what users wrote has to compile
+        return optimizer
 
     def _metrics(self, totals):
-        loss, correct, rows = totals.tolist()
-        accuracy = {"accuracy": correct / rows} if self._loss.classification else {}
-        return accuracy | {"loss": loss / rows}
+        """By name, from the totals (3,) of an epoch, or lists of them from (epochs, 3)."""
+        loss, correct, rows = totals.T
+        accuracy = {"accuracy": (correct / rows).tolist()} if self._loss.classification else {}
+        return accuracy | {"loss": (loss / rows).tolist()}
 
     # ------------------------------------------------------------------------------------- scores
 
@@ -456,7 +500,7 @@ class MLP:
 
         Parameters
         ----------
-        X : array_like (n, features)
+        X : array_like or scipy.sparse matrix (n, features)
             As for `fit`; n may be 0.
         out : ndarray (n, units), optional
             Of the network's dtype; receives the result.
@@ -472,6 +516,11 @@ class MLP:
             If X does not fit the network, or `out` has another shape or dtype, can't be written or
             overlaps X.
 
+        Notes
+        -----
+        Quickest for a row, or a few, is a C-contiguous X of the network's dtype; with `out` too,
+        nothing is allocated. A row's outputs are the same whichever rows stand beside it.
+
         Examples
         --------
         >>> import numpy as np
@@ -480,14 +529,15 @@ class MLP:
         array([[0.333, 0.333, 0.333],
                [0.333, 0.333, 0.333]], dtype=float32)
         """
-        return self._predict(X, self._network.output_code, out)
+        outputs = self._network.predict_few(X, out)
+        return self._predict(X, self._network.output_code, out) if outputs is None else outputs
 
     def predict_proba(self, X):
         """The probability of each class for rows X, as scikit-learn's classifiers give it.
 
         Parameters
         ----------
-        X : array_like (n, features)
+        X : array_like or scipy.sparse matrix (n, features)
 
         Returns
         -------
@@ -519,7 +569,9 @@ class MLP:
     def _predict(self, X, output_code, out):
         inputs = self._inputs("X", X)
         shape = (len(inputs), self.sizes[-1])
-        out = checks.output("out", out, shape=shape, dtype=self.dtype, inputs={"X": inputs})
+        # Sparse rows are copies.
+        others = {} if _sparse.is_sparse(X) else {"X": inputs}
+        out = checks.output("out", out, shape=shape, dtype=self.dtype, inputs=others)
         _engine.predict(self._network, inputs, output_code, out)
         return out
 
@@ -552,7 +604,7 @@ class MLP:
         >>> loss, weights.ravel().tolist(), bias.tolist()
         (4.0, [4.0, 4.0], [4.0])
         """
-        return _engine.gradients(self._network, self._data(X, y, sample_weight))
+        return _engine.gradients(self._network, self._data(X, y, sample_weight, fastest=False))
 
     # --------------------------------------------------------------------------------- parameters
 
@@ -811,7 +863,11 @@ class MLP:
     # ------------------------------------------------------------------------- checks of arguments
 
     def _inputs(self, name, X):
-        """X as rows (n, features) of the network's dtype."""
+        """X as rows (n, features) of the network's dtype, sparse ones as SparseRows."""
+        if _sparse.is_sparse(X):
+            rows = _sparse.as_rows(name, X, self.sizes[0], self.dtype)
+            # Dense they are faster, and take about as much memory.
+            return rows.toarray() if rows.density > _engine.SPARSE_DENSITY else rows
         inputs = checks.as_array(name, X, dtype=self.dtype)
         if inputs.ndim < 2 or math.prod(inputs.shape[1:]) != self.sizes[0]:
             raise ValueError(
@@ -820,9 +876,19 @@ class MLP:
             )
         return inputs.reshape(len(inputs), self.sizes[0])
 
-    def _data(self, X, y, sample_weight, names=("X", "y", "sample_weight")):
-        """Rows, targets and weights as the engine takes them."""
-        inputs = checks.finite(names[0], checks.nonempty(names[0], self._inputs(names[0], X)))
+    def _finite(self, name, inputs, fastest):
+        """Rows, if all of them are finite; `fastest` turns them into what is trained on fastest."""
+        if isinstance(inputs, _sparse.SparseRows):
+            return _sparse.finite(name, inputs)
+        rows, known = _engine.without_zeros(self._network, inputs) if fastest else (inputs, None)
+        if not known:
+            checks.finite(name, inputs)
+        return rows
+
+    def _data(self, X, y, sample_weight, names=("X", "y", "sample_weight"), *, fastest=True):
+        """Rows, targets and weights as the engine takes them; `fastest` as for `_finite`."""
+        inputs = checks.nonempty(names[0], self._inputs(names[0], X))
+        inputs = self._finite(names[0], inputs, fastest)
         rows = len(inputs)
         targets, labels = self._loss.targets(names[1], y, rows, self.sizes[-1], self.dtype)
         if sample_weight is not None:
@@ -830,6 +896,25 @@ class MLP:
             checks.matches(names[2], sample_weight, (rows,), names[0], inputs.shape)
             checks.finite(names[2], sample_weight, low=0)
         return _engine.Data(inputs, targets, labels, sample_weight)
+
+    def _training_data(self, X, y, sample_weight, class_weight, validation_data, validation_split):
+        """Rows to train on and rows to evaluate, or None, from the arguments of `fit`."""
+        data = self._data(X, y, sample_weight)
+        if class_weight is not None:
+            if sample_weight is not None:
+                raise ValueError("class_weight: can't be given together with sample_weight")
+            data = data._replace(sample_weight=self._class_weights(class_weight, data.labels))
+        split = checks.number("validation_split", validation_split, low=0, high=1, high_open=True)
+        if validation_data is not None:
+            return data, self._validation_data(validation_data)
+        if not split:
+            return data, None
+        rows = math.floor(len(data.inputs) * (1 - split))
+        if rows in (0, len(data.inputs)):
+            raise ValueError(
+                f"validation_split: {split} leaves one part of {len(data.inputs)} rows empty"
+            )
+        return data.part(0, rows), data.part(rows, None)
 
     def _validation_data(self, validation_data):
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
@@ -871,11 +956,12 @@ def _dtype(value):
     return np.dtype(checks.choice("dtype", name, ("float32", "float64")))
 
 
-def _checked_callbacks(callbacks):
+def checked_callbacks(name, callbacks):
+    """The argument called `name` as a list of callbacks."""
     callbacks = list(callbacks or ())
     for callback in callbacks:
         if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks: {callback!r} is not a fastdl.Callback")
+            raise TypeError(f"{name}: {callback!r} is not a fastdl.Callback")
     return callbacks
 
 

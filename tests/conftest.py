@@ -1,12 +1,17 @@
 """Settings that all tests share."""
 
 import os
+import signal
 
 # Before NumPy loads: the figures drawn in tests need no screen, and BLAS no second thread.
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import pytest
 from hypothesis import settings
+
+# A shell has what it starts in the background ignore Ctrl-C, which some tests press.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("fastdl", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("fastdl")
@@ -19,3 +24,12 @@ def pytest_report_header():
 
     build = "debug build" if _kernels.DEBUG else "build"
     return f"fastdl: {fastdl.__path__[0]}, {build} for CPU level {_kernels.CPU_LEVEL}"
+
+
+@pytest.fixture(autouse=True)
+def trained_by_several_threads(monkeypatch):
+    """FASTDL_TEST_THREADS=2: every training takes so many threads, however small it is."""
+    if count := int(os.environ.get("FASTDL_TEST_THREADS", "0")):
+        from fastdl import _engine
+
+        monkeypatch.setattr(_engine, "_threads", lambda network, rows: count)

@@ -319,6 +319,17 @@ def test_hidden_size_study_gives_the_known_accuracies(data):
         assert 89 < study[size].accuracy < 93
 
 
+@pytest.mark.parametrize("threads", ["1", "2", "3"])
+def test_hidden_size_study_trains_each_as_if_alone(data, threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    sizes = (4, 50, 1, 20)
+    study = planar.hidden_size_study(*data, sizes=sizes, num_iterations=100)
+    for size in sizes:
+        alone = planar.nn_model(*data, size, num_iterations=100, seed=2)
+        for name in NAMES:
+            np.testing.assert_array_equal(study[size].parameters[name], alone[name])
+
+
 def test_hidden_size_study_draws_from_the_global_state_where_asked(data):
     X, Y = data
     np.random.seed(8)

@@ -88,6 +88,29 @@ fastdl 9.8.7, numpy 2.0.0. In parentheses: how many times as long as fastdl.
     )
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_library_with_several_settings_counts_with_its_best(document, order):
+    several = results()
+    several["benchmarks"] += [
+        benchmark(["loops"], "SGD", "fastdl", 0.010, first_call=0.020),
+        *[
+            benchmark(["loops"], "SGD", "JAX", 0.030, first_call=0.5),
+            benchmark(["loops"], "SGD", "JAX", 0.020, first_call=0.7),
+        ][::order],
+    ]
+    report.report(several, [document])
+    text = document.read_text(encoding="utf-8")
+    assert "| SGD | **10.0 ms** | 20.0 ms (2.0x) |" in text
+    assert "| **20.0 ms** | 700 ms |" in text
+
+
+def test_calls_that_were_timed_together_are_told_apart(document):
+    several = results()
+    several["benchmarks"] += [benchmark(["ops"], "`tanh`", "fastdl", 0.020, calls=10_000)]
+    report.report(several, [document])
+    assert "| `tanh` | **2.00 µs** |" in document.read_text(encoding="utf-8")
+
+
 def test_writing_twice_changes_nothing(document):
     report.report(results(), [document])
     once = document.read_bytes()

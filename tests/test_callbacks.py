@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastdl import MLP, Callback, EarlyStopping, History, callbacks
+from fastdl import MLP, Callback, EarlyStopping, History, _engine, callbacks
 from fastdl.callbacks import LearningRateScheduler, ProgressBar, ReduceLROnPlateau
 from fastdl.optimizers import SGD
 
@@ -143,6 +143,25 @@ def test_progress_is_reported_a_few_times_a_second(tick, expected, monkeypatch):
     net.fit(X, Y, batch_size=5, callbacks=[watcher], verbose=0)
     assert watcher.steps == expected
     assert net.iterations == 4
+
+
+@pytest.mark.parametrize(("stop", "expected"), [(None, [2, 1, 0, 3, 2, 1]), (6, [2, 1])])
+def test_progress_in_epochs_that_run_through(stop, expected, monkeypatch):
+    steps = []
+
+    class Watcher(Callback):
+        def on_train_progress(self, batch, logs=None):
+            steps.append(batch)
+            self.model.stop_training = self.model.iterations == stop
+
+    ticks = iter(np.arange(0, 100, 0.25))
+    monkeypatch.setattr("fastdl.network.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr(_engine, "_STEPS_AHEAD", 3)
+    net = MLP([4, 3])
+    history = net.fit(X, Y, batch_size=5, epochs=5, callbacks=[Watcher()], verbose=0)
+    assert steps[:6] == expected
+    assert net.iterations == (stop or 20)
+    assert history.epoch == list(range(2 if stop else 5))
 
 
 # --------------------------------------------------------------------------- decisions about epochs
@@ -390,6 +409,35 @@ def test_a_terminal_sees_the_line_grow(monkeypatch):
     assert "━━━━━─" in drawn[0]
 
 
+@pytest.mark.parametrize("verbose", [1, 2])
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_epochs_that_ran_through_are_printed_alike(stream, verbose, monkeypatch):
+    monkeypatch.setattr("fastdl.network.time.perf_counter", lambda: 0.0)
+    streams = []
+    for callback in (Callback(), recorder(Callback, ["on_epoch_end"])[0]):
+        streams.append(stream())
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", streams[-1])
+            net = MLP([4, 3], seed=0)
+            net.fit(X, Y, batch_size=5, epochs=12, callbacks=[callback], verbose=verbose)
+    through, one_by_one = (each.getvalue() for each in streams)
+    assert through == one_by_one
+    assert through.count("Epoch") == through.count("loss") == 12
+
+
+def test_epochs_that_ran_through_share_their_time(monkeypatch, capsys):
+    clock = iter([0.0, 5.0, 9.0])
+    monkeypatch.setattr("fastdl.network.time.perf_counter", lambda: next(clock))
+    bar = ProgressBar()
+    bar.set_params({"epochs": 3, "steps": 2, "verbose": 1})
+    bar.on_epoch_begin(0)
+    bar._pass_epochs(0, {"loss": [1.0, 2.0]}, begun=1)  # two and a half epochs in 5 seconds
+    bar.on_epoch_end(2, {"loss": 3.0})
+    ends = [line.split("━ ")[1] for line in capsys.readouterr().out.splitlines()[1::2]]
+    assert ends == ["2s 1s/step - loss: 1.0000", "2s 1s/step - loss: 2.0000",
+                    "5s 2s/step - loss: 3.0000"]  # fmt: skip
+
+
 def test_a_longer_line_is_covered(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
@@ -415,6 +463,10 @@ def test_streams_without_the_bars_character(monkeypatch):
 )
 def test_times(seconds, expected):
     assert ProgressBar.line(4, 4, seconds, {}) == f"4/4 {'━' * 20} {expected}"
+
+
+def test_whole_numbers_are_printed_as_such():
+    assert ProgressBar.line(1, 1, 0, {"networks": 12}, bar=False).endswith("- networks: 12")
 
 
 def test_small_metrics():

@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from fastdl import MLP, activations, losses, optimizers, use_backend
 
@@ -74,6 +75,35 @@ def assert_same(run, wanted, tolerance):
     np.testing.assert_allclose(scores[1], other_scores[1], **tolerance)
     for array, expected in zip(scores[2], other_scores[2], strict=True):
         np.testing.assert_allclose(array, expected, **tolerance)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("arguments", [{"activation": TANH}, {"loss": SQUARE}])
+def test_a_row_at_a_time_is_predicted_alike(arguments, backend):
+    X, _ = data()
+    net = MLP([5, 20, 7, 2], seed=1, dtype="float64", **{"loss": "mse"} | arguments)
+    with use_backend(backend):
+        many = net.predict(X)
+        few = [net.predict(X[row : row + 1]) for row in range(len(X))]
+    np.testing.assert_allclose(np.concatenate(few), many, **TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_mostly_zeros(backend):
+    X, y = data()
+    X[X < 1] = 0
+    runs = []
+    for fit_on, rows in ((backend, scipy.sparse.csr_matrix(X)), ("reference", X)):
+        with use_backend(fit_on):
+            net = MLP([5, 20, 2], activation=TANH, loss=SQUARE, seed=1, dtype="float64")
+            fit = {"optimizer": ADAM, "epochs": 3, "batch_size": 8, "verbose": 0}
+            history = net.fit(rows, y, validation_split=0.2, **fit)
+            runs.append((net, history.history))
+    (net, history), (wanted, wanted_history) = runs
+    for name, values in wanted_history.items():
+        np.testing.assert_allclose(history[name], values, **TOLERANCE)
+    for array, expected in zip(net.weights, wanted.weights, strict=True):
+        np.testing.assert_allclose(array, expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

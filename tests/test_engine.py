@@ -9,7 +9,16 @@ import threading
 import numpy as np
 import pytest
 
-from fastdl import MLP, Callback, _engine, backends, get_backend, use_backend
+from fastdl import (
+    MLP,
+    Callback,
+    EarlyStopping,
+    History,
+    _engine,
+    backends,
+    get_backend,
+    use_backend,
+)
 from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 from fastdl.schedules import ExponentialDecay
@@ -187,6 +196,85 @@ def test_any_depth():
     assert_same_training({"sizes": [11, *[4] * 64, 3]}, {"optimizer": SGD(0.1)}, X, y)
 
 
+# Networks of a few units, whose vectors run along the rows of the batch.
+
+SMOOTH = ["linear", "sigmoid", "tanh", "softplus", "silu", "gelu", "softmax", "log_softmax"]
+KINKED = ["relu", "leaky_relu", "elu"]
+THIN_FIT = {"batch_size": 21, "optimizer": SGD(0.05)}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_thin_optimizers(optimizer):
+    X, y = data(features=3)
+    arguments = {"sizes": [3, 7, 4, 3], "dropout": [0.3, 0.0], "l1": 0.001, "l2": 0.002}
+    assert_same_training(arguments, THIN_FIT | {"optimizer": OPTIMIZERS[optimizer]}, X, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("activation", SMOOTH + KINKED)
+def test_thin_activations(activation, dropout, dtype):
+    X, y = data(features=5)
+    arguments = {
+        "sizes": [5, 6, 5, 3],
+        "activation": activation,
+        "dropout": dropout,
+        "dtype": dtype,
+    }
+    assert_same_training(arguments, THIN_FIT, X, y)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("output", ["logits", "sigmoid", "softmax"])
+@pytest.mark.parametrize(
+    ("loss", "units"),
+    [
+        (BinaryCrossentropy(label_smoothing=0.1), 1),
+        ("binary_crossentropy", 3),
+        ("categorical_crossentropy", 3),
+        (CategoricalCrossentropy(label_smoothing=0.1), 3),
+        (CategoricalCrossentropy(label_smoothing=0.1), "classes"),
+        ("mse", 1),
+        ("mae", 3),
+        (Huber(0.5), 2),
+    ],
+)
+def test_thin_losses(loss, units, output, weighted, dtype):
+    X, y = data(features=3)
+    rng = np.random.default_rng(1)
+    targets = {
+        1: rng.integers(0, 2, len(X)),
+        2: rng.normal(size=(len(X), 2)),
+        3: one_hot(y),
+        "classes": y,
+    }[units]
+    outputs = 3 if units == "classes" else units
+    arguments = {"sizes": [3, 5, outputs], "loss": loss, "dtype": dtype}
+    if output != "logits":
+        arguments["output_activation"] = output
+    fit = THIN_FIT | {"sample_weight": rng.random(len(X))} if weighted else THIN_FIT
+    assert_same_training(arguments, fit, X, targets)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [[1, 2], [2, 4, 2], [16, 2], [15, 9, 16, 13], [3, 4, 5, 6, 7, 8]])
+@pytest.mark.parametrize("rows", [37, 127, 128, 129, 3001])
+def test_thin_shapes(rows, sizes, dtype):
+    X, y = data(rows, sizes[0], sizes[-1])
+    fit = {"batch_size": rows, "optimizer": SGD(0.05), "shuffle": False}
+    assert_same_training({"sizes": sizes, "dtype": dtype, "dropout": 0.2}, fit, X, y)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("batch_size", [4, 5, 21, 53])
+def test_thin_batches(batch_size, shuffle):
+    X, y = data(features=2, classes=2)
+    fit = {"batch_size": batch_size, "shuffle": shuffle, "optimizer": Adam(0.01)}
+    arguments = {"sizes": [2, 4, 1], "dropout": 0.5, "loss": "binary_crossentropy"}
+    assert_same_training(arguments, fit, X, y)
+
+
 def digest(net):
     return b"".join(array.tobytes() for array in net.weights)
 
@@ -203,16 +291,119 @@ def test_any_cut_gives_the_same_bits(monkeypatch):
     assert len(results) == 1
 
 
+@pytest.mark.parametrize("hidden", [20, 4])
 @pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
 @pytest.mark.usefixtures("threads")
-def test_it_goes_on_where_a_call_ended(monkeypatch):
+def test_it_goes_on_where_a_call_ended(hidden, monkeypatch):
     X, y = data()
-    arguments, fit = {"sizes": [11, 20, 3], "dropout": 0.5}, {"optimizer": Adam(0.01)}
+    arguments, fit = {"sizes": [11, hidden, 3], "dropout": 0.5}, {"optimizer": Adam(0.01)}
     whole, history = trained(arguments, fit, X, y)
     monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 0)
     parts, other = trained(arguments, fit, X, y)
     assert digest(whole) == digest(parts)
     assert history == other
+
+
+# ------------------------------------------------------------------- calls over many epochs
+
+
+class EpochByEpoch(Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        """Nothing, but it has to be called."""
+
+
+def everything(arguments, fit, X, y, backend="cython"):
+    """All that training leaves behind, after a second call that goes on with the rest."""
+    net, history = trained(arguments, fit, X, y, backend)
+    with use_backend(backend):
+        again = net.fit(X, y, batch_size=9, epochs=3, verbose=0)
+    state = net._state
+    slots = [slot.tobytes() for slot in state.slots.values()]
+    counters = net.iterations, state.iterations, net._network.epochs
+    return digest(net), slots, counters, history, again.epoch, again.history
+
+
+@pytest.mark.parametrize("backend", ["cython", NUMBA, "reference"])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("batch_size", "density"), [(53, 1.0), (10, 0.2), (100, 0.2), (53, 0.2)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "schedule", "global_clipnorm"])
+def test_many_epochs_are_the_same_as_one_by_one(optimizer, batch_size, density, shuffle, backend):
+    X, y = data(density=density)
+    arguments = {"sizes": [11, 8, 3], "dropout": 0.3}
+    fit = {"optimizer": OPTIMIZERS[optimizer], "batch_size": batch_size, "shuffle": shuffle}
+    fit |= {"epochs": 7}
+    one_by_one = everything(arguments, fit | {"callbacks": [EpochByEpoch()]}, X, y, backend)
+    assert everything(arguments, fit, X, y, backend) == one_by_one
+
+
+@pytest.mark.parametrize("steps", [1, 4, 7, 12])
+@pytest.mark.parametrize("backend", ["cython", NUMBA])
+def test_a_call_may_end_anywhere_between_epochs(backend, steps, monkeypatch):
+    X, y = data()
+    arguments, fit = {"sizes": [11, 8, 3], "dropout": 0.3}, {"epochs": 9, "optimizer": Adam(0.01)}
+    whole = everything(arguments, fit, X, y, backend)
+    monkeypatch.setattr(_engine, "_STEPS_AHEAD", steps)
+    assert everything(arguments, fit, X, y, backend) == whole
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The steps that each call of the engine took, none ended by the clock."""
+    taken = []
+    train_steps = _engine.train_steps
+    monkeypatch.setattr(
+        _engine, "train_steps", lambda *given: (taken.append(train_steps(*given)), taken[-1])[1]
+    )
+    monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 3600)
+    return taken
+
+
+@pytest.mark.parametrize("backend", ["cython", NUMBA])
+def test_one_call_runs_through_all_epochs(backend, calls):
+    fit = {"epochs": 50, "callbacks": [History(), Callback()]}
+    trained({"sizes": [11, 3]}, fit, *data(), backend)
+    assert calls == [50 * 6]
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        {"callbacks": [EpochByEpoch()]},
+        {"callbacks": [EarlyStopping("loss", patience=9)]},
+        {"validation_split": 0.1},
+    ],
+)
+def test_what_follows_epochs_gets_each(fit, calls):
+    trained({"sizes": [11, 3]}, fit | {"epochs": 5, "batch_size": 100}, *data())
+    assert calls == [1] * 5
+
+
+def test_ctrl_c_between_epochs_keeps_the_counters_right(monkeypatch):
+    X, y = data()
+    net, whole = (MLP([11, 3], seed=1) for _ in range(2))
+
+    class Press(Callback):
+        def on_train_progress(self, batch, logs=None):
+            if self.model.iterations >= 20:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastdl.network._PROGRESS_INTERVAL", 0)
+    monkeypatch.setattr(_engine, "_STEPS_AHEAD", 10)
+    with pytest.raises(KeyboardInterrupt):
+        net.fit(X, y, batch_size=10, epochs=9, callbacks=[Press()], verbose=0)
+    assert (net.iterations, net._network.epochs) == (20, 4)  # 6 steps each
+    whole.fit(X, y, batch_size=10, epochs=4, callbacks=[StopAfter(20)], verbose=0)
+    for each in (net, whole):
+        each.fit(X, y, batch_size=10, epochs=2, verbose=0)
+    assert digest(net) == digest(whole)
+
+
+class StopAfter(Callback):
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = self.model.iterations == self.steps
 
 
 def test_inputs_that_no_row_has_keep_their_weights():
@@ -259,13 +450,9 @@ def test_ctrl_c_ends_a_long_call_after_a_step():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert net.iterations == net._state.iterations > 0
 
-    class StopThere(Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            self.model.stop_training = self.model.iterations == net.iterations
-
     again = MLP(**arguments)
     epochs = math.ceil(net.iterations / 10)
-    again.fit(X, y, epochs=epochs, batch_size=100, callbacks=[StopThere()], verbose=0)
+    again.fit(X, y, epochs=epochs, batch_size=100, callbacks=[StopAfter(net.iterations)], verbose=0)
     assert digest(net) == digest(again)
 
 
@@ -276,12 +463,23 @@ def test_both_engines_find_the_same_nonzeros(dtype):
     for backend in ("cython", NUMBA):
         with use_backend(backend):
             kernels = backends.current()
-        assert kernels.sparse_rows(X, 0.1) is None
-        starts, columns, values, live = kernels.sparse_rows(X, 0.3)
-        found.append((starts, columns[: starts[-1]], values[: starts[-1]], live))
+        assert kernels.sparse_rows(X, 0.1, 1) == (True, None)
+        finite, arrays = kernels.sparse_rows(X, 0.3, 1)
+        assert finite
+        found.append(arrays)
     for array, other in zip(*found, strict=True):
         assert array.dtype == other.dtype
         np.testing.assert_array_equal(array, other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_both_engines_find_what_is_not_finite(value, dtype):
+    X = data(density=0.2)[0].astype(dtype)
+    X[20, 7] = value
+    for backend in ("cython", NUMBA):
+        with use_backend(backend):
+            assert backends.current().sparse_rows(X, 1.0, 1) == (False, None)
 
 
 def test_read_only_data_needs_no_engine_of_its_own():

@@ -1,37 +1,95 @@
 """The same work done by other libraries, each in its fastest form that is still that library.
 
 `operations` has single operations, `loops` the training loops of the first two assignments,
-`mnist` an epoch of the third's network.
+`training` epochs of networks on the training engine, `predict` what they answer.
 """
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-# The module that each library needs, in the order of the tables' columns.
+from fastdl import backends
+
+# The module that each contestant needs, in the order of the tables' columns.
 MODULES = {
     "fastdl": "fastdl",
+    "fastdl (1 thread)": "fastdl",
+    "fastdl (v3)": "fastdl",
     "fastdl (numba)": "numba",
     "fastdl (reference)": "numpy",
     "NumPy": "numpy",
     "NumPy (tuned)": "numpy",
     "SciPy": "scipy",
     "Numba": "numba",
+    "Numba (loops)": "numba",
     "JAX": "jax",
     "PyTorch": "torch",
+    "PyTorch (compiled)": "torch",
+    "ONNX Runtime": "onnxruntime",
+    "ONNX Runtime (bound)": "onnxruntime",
     "Keras": "keras",
+    "Keras (tuned)": "keras",
+    "Keras (call)": "keras",
+    "Keras (JAX)": "keras",
     "scikit-learn": "sklearn",
 }
 
+# By the names that OpenMP, OpenBLAS, XLA and TensorFlow read when they load.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "NPROC": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+}
 
-def installed(library):
-    return importlib.util.find_spec(MODULES[library]) is not None
+# What a contestant's process has to find in its environment.
+ENVIRONMENTS = {
+    "fastdl (1 thread)": ONE_THREAD,
+    "fastdl (v3)": {"FASTDL_CPU": "v3"},
+    "PyTorch (compiled)": {"TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"},  # a first call is the first
+    "Keras (JAX)": {"KERAS_BACKEND": "jax"},
+}
 
+# Peers whose threads may help or hinder: they run with one and with all, and the better one counts.
+# "Keras" is not among them: it stands for what people run.
+THREADED = {
+    "NumPy",
+    "NumPy (tuned)",
+    "JAX",
+    "PyTorch",
+    "PyTorch (compiled)",
+    "ONNX Runtime",
+    "ONNX Runtime (bound)",
+    "Keras (tuned)",
+    "Keras (call)",
+    "Keras (JAX)",
+    "scikit-learn",
+}
 
 # NumPy's global state is seeded with this before a job's results are compared.
 SEED = 2
+
+
+def ours(library):
+    return library.startswith("fastdl")
+
+
+def installed(library):
+    if library == "fastdl (v3)" and "v3" not in backends.supported_cpu_levels():
+        return False
+    return importlib.util.find_spec(MODULES[library]) is not None
+
+
+def settings(library):
+    """(suffix of the label, environment) of each way in which a library is timed."""
+    environment = ENVIRONMENTS.get(library, {})
+    yield "", environment
+    if library in THREADED and backends.available_threads() > 1:
+        yield ", 1 thread", environment | ONE_THREAD
 
 
 @dataclass(frozen=True)
@@ -41,7 +99,8 @@ class Job:
     `libraries` maps a library to a function of the work's size (its number of steps, say), which
     sets everything up when called for the first time and gives comparable results. `agree` takes
     two such results, fastdl's second, and raises where they are not the same. They are compared
-    at `check_size`, a size at which rounding has not yet had its way.
+    at `check_size`, a size at which rounding has not yet had its way. `prepare` is called once
+    before anything is timed.
     """
 
     name: str
@@ -49,14 +108,32 @@ class Job:
     size: int
     check_size: int
     agree: Callable
+    prepare: Callable = lambda: None
+
+    def call(self, library):
+        """What is timed, as a function of no arguments."""
+        return functools.partial(self.libraries[library], self.size)
 
     def run(self, library):
-        return self.libraries[library](self.size)
+        return self.call(library)()
+
+    def result(self, library):
+        """What is compared; after `run` in one process, since imports may draw random numbers."""
+        np.random.seed(SEED)
+        return self.libraries[library](self.check_size)
 
     def check(self, library):
-        """Compare with fastdl; after a first run, since imports may draw random numbers too."""
-        results = []
-        for name in (library, "fastdl"):
-            np.random.seed(SEED)
-            results.append(self.libraries[name](self.check_size))
-        self.agree(*results)
+        """Compare with fastdl."""
+        self.agree(self.result(library), self.result("fastdl"))
+
+
+def contestants(job, one_setting=()):
+    """(label, library, environment) of each setting of a job's libraries that are installed.
+
+    Those named in `one_setting` come with their first one only.
+    """
+    for library in filter(installed, job.libraries):
+        for suffix, environment in settings(library):
+            yield library + suffix, library, environment
+            if library in one_setting:
+                break

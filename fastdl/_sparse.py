@@ -1,0 +1,212 @@
+"""Rows without their zeros: matrices of `scipy.sparse` as the engine takes them.
+
+SciPy is not imported: a matrix is what has a method `tocsr`. The arrays of that are checked before
+they are used as positions, so that wrong ones raise an error and never lead outside of memory.
+"""
+
+import numpy as np
+
+from . import checks
+
+# Zeros behind the last entry, so that a vector that starts there may be read whole.
+_ROOM = 16
+
+# Blocks of features begin at multiples of this, so that their weights begin on cache lines.
+_EDGE_UNIT = 16
+
+# Rows that tell how often each feature occurs.
+_SAMPLED_ROWS = 1024
+
+# What entries cost in a step, by the share of the rows that have the feature, where the optimizer's
+# step of the feature's weights costs 1: measured for batches of 32 and 128 outputs.
+_ENTRY_COST = 6.4
+
+# Columns are int32.
+_MOST_FEATURES = 2**31 - 1
+
+
+class SparseRows:
+    """Rows (n, features) without their zeros, in the form of the compiled kernels.
+
+    Row b has its entries at `starts[b]` to `starts[b + 1]`, in ascending order of their columns,
+    each column at most once. Behind the last entry there are 16 zeros.
+
+    Parameters
+    ----------
+    starts : ndarray of int64 (n + 1,)
+    columns : ndarray of int32
+    values : ndarray of float32 or float64
+    features : int
+    live : ndarray of int32, optional
+        All columns that some row has, in ascending order; found when first asked for.
+    """
+
+    ndim = 2
+
+    def __init__(self, starts, columns, values, features, live=None):
+        self.starts = starts
+        self.columns = columns
+        self.values = values
+        self.shape = (len(starts) - 1, features)
+        self._live = live
+        self._blocks = None
+
+    @property
+    def dtype(self):
+        return self.values.dtype
+
+    def __len__(self):
+        return self.shape[0]
+
+    @property
+    def live(self):
+        if self._live is None:
+            used = np.zeros(self.shape[1], bool)
+            used[self.columns[self.starts[0] : self.starts[-1]]] = True
+            self._live = np.flatnonzero(used).astype(np.int32)
+        return self._live
+
+    @property
+    def arrays(self):
+        """What the kernels take."""
+        return self.starts, self.columns, self.values, self.live
+
+    def blocks(self, kernels):
+        """Edges (blocks + 1,) between blocks of features that cost a step of training about the same,
+        and how many entries of each row (n, blocks - 1) lie before each block but the first."""
+        if self._blocks is None:
+            count, rows = kernels.BLOCKS, min(len(self), _SAMPLED_ROWS)
+            entries = self.columns[self.starts[0] : self.starts[rows]]
+            cost = np.bincount(entries, minlength=self.shape[1]) * (_ENTRY_COST / max(rows, 1))
+            cost[self.live] += 1
+            cost = np.cumsum(cost)
+            edges = np.searchsorted(cost, cost[-1] * np.arange(1, count) / count)
+            edges = np.rint(edges / _EDGE_UNIT).astype(np.int64) * _EDGE_UNIT
+            edges = np.concatenate([[0], np.minimum(edges, self.shape[1]), [self.shape[1]]])
+            cuts = np.empty((len(self), count - 1), np.int32)
+            kernels.part_rows(self.starts, self.columns, edges, cuts)
+            self._blocks = edges, cuts
+        return self._blocks
+
+    @property
+    def density(self):
+        """The share that is not zero."""
+        return int(self.starts[-1] - self.starts[0]) / max(self.shape[0] * self.shape[1], 1)
+
+    def __getitem__(self, rows):
+        """Some consecutive rows, as views."""
+        start, stop, _ = rows.indices(len(self))
+        starts = self.starts[start : stop + 1]
+        return SparseRows(starts, self.columns, self.values, self.shape[1], self._live)
+
+    def toarray(self, order=None, out=None):
+        """All rows, or those that `order` names, as an array; `out` receives it if given."""
+        if order is None:
+            counts = np.diff(self.starts)
+            entries = slice(self.starts[0], self.starts[-1])
+        else:
+            first = self.starts[order]
+            counts = self.starts[order + 1] - first
+            # The entries of a row are as far from its first one as in the result from there.
+            shifts = first - (np.cumsum(counts) - counts)
+            entries = np.repeat(shifts, counts)
+            entries += np.arange(len(entries))
+        if out is None:
+            out = np.empty((len(counts), self.shape[1]), self.dtype)
+        out[...] = 0
+        out[np.repeat(np.arange(len(counts)), counts), self.columns[entries]] = self.values[entries]
+        return out
+
+
+def is_sparse(value):
+    """Whether an argument is a matrix or an array of `scipy.sparse`, or acts like one."""
+    return hasattr(value, "tocsr")
+
+
+def as_rows(name, matrix, features, dtype):
+    """A sparse matrix (n, features) of any format as SparseRows of `dtype`, itself left alone.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything but integers, bools, float32 or float64.
+    ValueError
+        If it has another shape, or its arrays are not those of a CSR matrix.
+    """
+    shape = matrix.shape
+    if len(shape) != 2 or shape[1] != features:
+        raise ValueError(
+            f"{name}: shape {shape} is not rows of {features} features, as the first layer takes"
+        )
+    if features > _MOST_FEATURES:
+        raise ValueError(f"{name}: {features} features are more than {_MOST_FEATURES}")
+    csr = matrix.tocsr()
+    values = checks.real(name, csr.data)
+    starts = _starts(name, csr.indptr, shape[0], min(len(csr.indices), len(values)))
+    values = values[: starts[-1]]
+    columns = checks.as_labels(f"{name}.indices", csr.indices[: starts[-1]], classes=features)
+    if not _ascending(starts, columns):
+        starts, columns, values = _sorted(starts, columns, values)
+    values = values.astype(dtype, copy=False)
+    present = values != 0
+    if not present.all():
+        starts, columns, values = _without(present, starts), columns[present], values[present]
+    return SparseRows(starts, _with_room(columns, np.int32), _with_room(values, dtype), features)
+
+
+def finite(name, rows):
+    """The argument, SparseRows, if nothing in it is NaN or infinite."""
+    good = np.isfinite(rows.values)
+    if not good.all():
+        entry = int(np.argmin(good))
+        index = int(np.searchsorted(rows.starts, entry, "right")) - 1, int(rows.columns[entry])
+        raise ValueError(
+            f"{name}: {rows.values[entry].item()} at index {index} is not a finite number"
+        )
+    return rows
+
+
+def _starts(name, indptr, rows, entries):
+    """Where each row begins, for so many rows and no more than so many entries."""
+    starts = checks.as_labels(f"{name}.indptr", indptr)
+    if starts.shape != (rows + 1,):
+        raise ValueError(f"{name}.indptr: shape {starts.shape} is not {(rows + 1,)}")
+    if starts[0] != 0 or (starts[1:] < starts[:-1]).any():
+        raise ValueError(f"{name}.indptr: not a sequence that rises from 0")
+    if starts[-1] > entries:
+        raise ValueError(
+            f"{name}.indptr: {starts[-1]} entries are not in indices and data, which hold {entries}"
+        )
+    return starts
+
+
+def _ascending(starts, columns):
+    """Whether in each row columns rise, none of them twice."""
+    rises = columns[1:] > columns[:-1]
+    between = starts[(starts > 0) & (starts < len(columns))]
+    rises[between - 1] = True
+    return rises.all()
+
+
+def _sorted(starts, columns, values):
+    """The same rows with ascending columns, entries of one place added up in their order."""
+    rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    order = np.lexsort((columns, rows))
+    columns, values = columns[order], values[order]
+    new = np.ones(len(columns), bool)
+    new[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
+    sums = np.zeros(np.count_nonzero(new), values.dtype)
+    np.add.at(sums, np.cumsum(new) - 1, values)
+    return _without(new, starts), columns[new], sums
+
+
+def _without(kept, starts):
+    """`starts` after all entries but those in the mask `kept` are gone."""
+    return np.concatenate([[0], np.cumsum(kept)])[starts]
+
+
+def _with_room(array, dtype):
+    """A copy with zeros behind."""
+    copy = np.zeros(len(array) + _ROOM, dtype)
+    copy[: len(array)] = array
+    return copy
