@@ -22,7 +22,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from .jit_kernels import (
     _adam_steps,
@@ -74,7 +74,7 @@ _TILE, _TILE_BATCH = 2048, 128
 
 # Lanes that a sum keeps in registers: half of them are a register file's worth of vectors, which
 # hides the latency of the additions; and what is left is done in pieces of `_NARROW` lanes.
-_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
+_AVX512 = bool(binding.get_host_cpu_features().get("avx512f")) and not numba.config.CPU_NAME
 _WIDE = 128 if _AVX512 else 64
 _NARROW = 16
 
@@ -82,100 +82,233 @@ _NARROW = 16
 # ------------------------------------------------------------------------------ in terms of LLVM
 
 
+class _Vectors:
+    """Vectors of so many numbers of a type, as a builder of LLVM's code takes them."""
+
+    def __init__(self, builder, real, lanes):
+        self._builder, self._lanes = builder, lanes
+        self.kind = ir.VectorType(real, lanes)
+        self._pointer = self.kind.as_pointer()
+        self._align = 8 if isinstance(real, ir.DoubleType) else 4
+        self._suffix = f"v{lanes}f{8 * self._align}.p0"
+        self.zeros = ir.Constant(self.kind, None)
+
+    def spread(self, scalar):
+        """A number in all lanes."""
+        builder, bits = self._builder, ir.IntType(32)
+        lane = ir.Constant(ir.VectorType(scalar.type, self._lanes), ir.Undefined)
+        return builder.shuffle_vector(
+            builder.insert_element(lane, scalar, bits(0)),
+            lane,
+            ir.Constant(ir.VectorType(bits, self._lanes), [0] * self._lanes),
+        )
+
+    def first(self, count):
+        """The mask of the first `count` lanes."""
+        ascending = ir.Constant(ir.VectorType(count.type, self._lanes), list(range(self._lanes)))
+        return self._builder.icmp_signed("<", ascending, self.spread(count))
+
+    def load(self, pointer, mask=None):
+        """What lies from a number on, zeros where the mask is not set."""
+        place = self._builder.bitcast(pointer, self._pointer)
+        if mask is None:
+            loaded = self._builder.load(place)
+            loaded.align = self._align
+            return loaded
+        bits = ir.IntType(32)
+        kind = ir.FunctionType(self.kind, [self._pointer, bits, mask.type, self.kind])
+        return self.call(
+            f"llvm.masked.load.{self._suffix}", kind, place, bits(self._align), mask, self.zeros
+        )
+
+    def store(self, value, pointer, mask=None):
+        place = self._builder.bitcast(pointer, self._pointer)
+        if mask is None:
+            self._builder.store(value, place).align = self._align
+            return
+        bits = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [self.kind, self._pointer, bits, mask.type])
+        name = f"llvm.masked.store.{self._suffix}"
+        self.call(name, kind, value, place, bits(self._align), mask)
+
+    def call(self, name, kind, *arguments):
+        function = cgutils.get_or_insert_function(self._builder.module, kind, name)
+        return self._builder.call(function, arguments)
+
+
+def _loop_over(builder, stop, step, begun):
+    """A loop of counters 0, step, ... below `stop`, whose body changes the values `begun`.
+
+    A generator: gives the counter and the values, is sent those for the next round, and at last
+    gives the values after the loop, where the builder then is.
+    """
+    before = builder.block
+    loop = builder.append_basic_block("loop")
+    after = builder.append_basic_block("after_loop")
+    builder.cbranch(builder.icmp_signed(">", stop, stop.type(0)), loop, after)
+    builder.position_at_end(loop)
+    counter = builder.phi(stop.type)
+    values = [builder.phi(value.type) for value in begun]
+    counter.add_incoming(stop.type(0), before)
+    changed = yield counter, values
+    following = builder.add(counter, stop.type(step))
+    last = builder.block
+    builder.cbranch(builder.icmp_signed("<", following, stop), loop, after)
+    counter.add_incoming(following, last)
+    builder.position_at_end(after)
+    results = [builder.phi(value.type) for value in begun]
+    for value, start, new, result in zip(values, begun, changed, results, strict=True):
+        value.add_incoming(start, before)
+        value.add_incoming(new, last)
+        result.add_incoming(start, before)
+        result.add_incoming(new, last)
+    yield results
+
+
+_FUSED = {"flags": ("contract",)}
+
+
+# What follows takes pointers to numbers, not arrays: making an array of a row, and counting who
+# refers to it, took longer than adding up some rows.
+
+
+@intrinsic
+def _at(typing_context, place, index):
+    """A pointer: to an element of an array that is contiguous, or as many elements further on."""
+
+    def generate(context, builder, signature, arguments):
+        start, index = arguments
+        if isinstance(place, types.Array):
+            start = context.make_array(place)(context, builder, start).data
+        return builder.gep(start, [index])
+
+    return types.CPointer(place.dtype)(place, types.intp), generate
+
+
 def _add_rows_block(lanes, masked):
     """A function that keeps `lanes` sums in registers, which Numba can't be told to.
 
-    sums (n,) = start[:n] + sum over k < count of values[k] * matrix[indices[k], :n], n being
-    `lanes`, or at most that if `masked`. As a loop over sums, which loads and stores each of them
-    for a few products, it took twice as long.
+    sums (n,) = start (n,) + sum over k < count of values[k] * matrix[indices[k], :n], n being
+    `lanes`, or at most that if `masked`, and the matrix's rows `stride` numbers apart. As a loop
+    over sums, which loads and stores each of them for a few products, it took twice as long.
     """
 
     @intrinsic
-    def add_rows_block(typing_context, sums, start, matrix, indices, values, count):
+    def add_rows_block(typing_context, sums, start, matrix, stride, indices, values, count, n):
         def generate(context, builder, signature, arguments):
-            arrays = [
-                context.make_array(kind)(context, builder, value)
-                for kind, value in zip(signature.args[:5], arguments[:5], strict=True)
-            ]
-            count = arguments[5]
-            word, bits = count.type, ir.IntType(32)
-            real = context.get_data_type(sums.dtype)
-            vector = ir.VectorType(real, lanes)
-            pointer = vector.as_pointer()
-            align = sums.dtype.bitwidth // 8
-            nothing = ir.Constant(vector, None)
-
-            def spread(scalar, kind):
-                lane = ir.Constant(kind, ir.Undefined)
-                return builder.shuffle_vector(
-                    builder.insert_element(lane, scalar, bits(0)),
-                    lane,
-                    ir.Constant(ir.VectorType(bits, lanes), [0] * lanes),
-                )
-
-            if masked:
-                ascending = ir.Constant(ir.VectorType(word, lanes), list(range(lanes)))
-                size = builder.extract_value(arrays[0].shape, 0)
-                mask = builder.icmp_signed("<", ascending, spread(size, ascending.type))
-                suffix = f"v{lanes}f{sums.dtype.bitwidth}.p0"
-                masked_load = cgutils.get_or_insert_function(
-                    builder.module,
-                    ir.FunctionType(vector, [pointer, bits, mask.type, vector]),
-                    f"llvm.masked.load.{suffix}",
-                )
-                masked_store = cgutils.get_or_insert_function(
-                    builder.module,
-                    ir.FunctionType(ir.VoidType(), [vector, pointer, bits, mask.type]),
-                    f"llvm.masked.store.{suffix}",
-                )
-
-            def load(address):
-                if masked:
-                    return builder.call(masked_load, [address, bits(align), mask, nothing])
-                loaded = builder.load(address)
-                loaded.align = align
-                return loaded
-
-            before = load(builder.bitcast(arrays[1].data, pointer))
-            stride = builder.extract_value(arrays[2].strides, 0)
-            entry = builder.block
-            loop = builder.append_basic_block("add_rows")
-            end = builder.append_basic_block("added_rows")
-            builder.cbranch(builder.icmp_signed(">", count, word(0)), loop, end)
-
-            builder.position_at_end(loop)
-            k, sum_ = builder.phi(word), builder.phi(vector)
-            k.add_incoming(word(0), entry)
-            sum_.add_incoming(before, entry)
-            index = builder.sext(builder.load(builder.gep(arrays[3].data, [k])), word)
-            value = spread(builder.load(builder.gep(arrays[4].data, [k])), vector)
-            row = builder.add(builder.ptrtoint(arrays[2].data, word), builder.mul(index, stride))
-            flags = ("contract",)
-            product = builder.fmul(value, load(builder.inttoptr(row, pointer)), flags=flags)
-            after = builder.fadd(sum_, product, flags=flags)
-            following = builder.add(k, word(1))
-            k.add_incoming(following, loop)
-            sum_.add_incoming(after, loop)
-            builder.cbranch(builder.icmp_signed("<", following, count), loop, end)
-
-            builder.position_at_end(end)
-            result = builder.phi(vector)
-            result.add_incoming(before, entry)
-            result.add_incoming(after, loop)
-            place = builder.bitcast(arrays[0].data, pointer)
-            if masked:
-                builder.call(masked_store, [result, place, bits(align), mask])
-            else:
-                builder.store(result, place).align = align
+            sums, start, matrix, stride, indices, values, count, n = arguments
+            vectors = _Vectors(builder, context.get_data_type(signature.args[0].dtype), lanes)
+            mask = vectors.first(n) if masked else None
+            loop = _loop_over(builder, count, 1, [vectors.load(start, mask)])
+            k, (sum_,) = next(loop)
+            index = builder.sext(builder.load(builder.gep(indices, [k])), k.type)
+            value = vectors.spread(builder.load(builder.gep(values, [k])))
+            row = vectors.load(builder.gep(matrix, [builder.mul(index, stride)]), mask)
+            product = builder.fmul(value, row, **_FUSED)
+            (result,) = loop.send([builder.fadd(sum_, product, **_FUSED)])
+            vectors.store(result, sums, mask)
             return context.get_dummy_value()
 
-        return types.void(sums, start, matrix, indices, values, types.intp), generate
+        words = types.intp, types.intp
+        return types.void(sums, start, matrix, types.intp, indices, values, *words), generate
 
     return add_rows_block
 
 
 _add_rows_wide = _add_rows_block(_WIDE, masked=False)
 _add_rows_narrow = _add_rows_block(_NARROW, masked=True)
+
+
+@intrinsic
+def _four_dots(typing_context, vector, p, q, r, s, n):
+    """The products of a vector (n,) with four others."""
+
+    def generate(context, builder, signature, arguments):
+        vector, *others, n = arguments
+        real = context.get_data_type(signature.args[0].dtype)
+        vectors = _Vectors(builder, real, _NARROW)
+        loop = _loop_over(builder, n, _NARROW, [vectors.zeros] * 4)
+        i, sums = next(loop)
+        mask = vectors.first(builder.sub(n, i))
+        factor = vectors.load(builder.gep(vector, [i]), mask)
+        rows = [vectors.load(builder.gep(other, [i]), mask) for other in others]
+        products = [builder.fmul(factor, row, **_FUSED) for row in rows]
+        sums = loop.send(
+            [
+                builder.fadd(sum_, product, **_FUSED)
+                for sum_, product in zip(sums, products, strict=True)
+            ]
+        )
+        name = f"llvm.vector.reduce.fadd.v{_NARROW}f{64 if isinstance(real, ir.DoubleType) else 32}"
+        kind = ir.FunctionType(real, [real, vectors.kind])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        zero = ir.Constant(real, -0.0)
+        dots = [builder.call(function, [zero, sum_], fastmath=("reassoc",)) for sum_ in sums]
+        return context.make_tuple(builder, signature.return_type, dots)
+
+    return types.UniTuple(vector.dtype, 4)(vector, p, q, r, s, types.intp), generate
+
+
+@intrinsic
+def _adam_vectors(typing_context, w, g, m, v, rate, share_1, share_2, epsilon, shrink, n):
+    """Adam's update of n numbers in single precision, where the CPU has AVX-512.
+
+    Root and quotient by approximations to 14 bits and a Newton step each, good to 2 ulp: the exact
+    instructions take as long as all the rest.
+    """
+
+    def generate(context, builder, signature, arguments):
+        *pointers, rate, share_1, share_2, epsilon, shrink, n = arguments
+        vectors = _Vectors(builder, ir.FloatType(), _NARROW)
+        rate, share_1, share_2, epsilon, shrink = map(
+            vectors.spread, (rate, share_1, share_2, epsilon, shrink)
+        )
+        kind, short = vectors.kind, ir.IntType(16)
+        approximate = ir.FunctionType(kind, [kind, kind, short])
+
+        def constant(value):
+            return ir.Constant(kind, [value] * _NARROW)
+
+        def multiply(a, b):
+            return builder.fmul(a, b, **_FUSED)
+
+        def add(a, b):
+            return builder.fadd(a, b, **_FUSED)
+
+        def subtract(a, b):
+            return builder.fsub(a, b, **_FUSED)
+
+        def guess(name, x):
+            name = f"llvm.x86.avx512.{name}14.ps.512"
+            return vectors.call(name, approximate, x, vectors.zeros, short(-1))
+
+        loop = _loop_over(builder, n, _NARROW, [])
+        i, _ = next(loop)
+        mask = vectors.first(builder.sub(n, i))
+        w, g, m, v = (builder.gep(pointer, [i]) for pointer in pointers)
+        gradient, first, second = (vectors.load(each, mask) for each in (g, m, v))
+        first = add(first, multiply(subtract(gradient, first), share_1))
+        second = add(second, multiply(subtract(multiply(gradient, gradient), second), share_2))
+        vectors.store(first, m, mask)
+        vectors.store(second, v, mask)
+        inverse_root = guess("rsqrt", second)
+        root = multiply(second, inverse_root)
+        error = subtract(second, multiply(root, root))
+        better = add(root, multiply(error, multiply(inverse_root, constant(0.5))))
+        # Of 0 the inverse root is infinite, and the product with that not a number.
+        positive = builder.fcmp_unordered("!=", second, vectors.zeros)
+        root = builder.select(positive, better, vectors.zeros)
+        divisor = add(root, epsilon)
+        inverse = guess("rcp", divisor)
+        inverse = multiply(inverse, subtract(constant(2.0), multiply(divisor, inverse)))
+        step = multiply(multiply(rate, first), inverse)
+        before = multiply(vectors.load(w, mask), shrink)
+        vectors.store(subtract(before, step), w, mask)
+        loop.send([])
+        return context.get_dummy_value()
+
+    numbers = (types.float32,) * 5
+    return types.void(w, g, m, v, *numbers, types.intp), generate
 
 
 @intrinsic
@@ -299,6 +432,7 @@ class _Scratch(NamedTuple):
     column_indices: np.ndarray  # (I, batch)
     column_values: np.ndarray
     tile: np.ndarray
+    zeros: np.ndarray  # (widest,)
     words: np.ndarray  # (4, widest)
     numbers: np.ndarray  # of the update: rate, step, shrinking factor, Adam's rate
 
@@ -339,6 +473,7 @@ def _prepare(plan):
         np.empty((features, column_length), np.int32),
         np.empty((features, column_length), real),
         np.empty(max(widest, _TILE), real),
+        np.zeros(widest, real),
         np.empty((4, widest), np.uint64),
         np.empty(4, np.float64),
     )
@@ -398,57 +533,57 @@ def _gather(plan, scratch, start, rows):
 
 
 @_compile
-def _add_rows(sums, start, matrix, indices, values, count):
+def _add_rows(sums, start, matrix, stride, indices, values, count, n):
     """sums (n,) = start (n,) + values[:count] @ matrix[indices[:count], :n]."""
-    n = sums.size
     j = 0
     while j + _WIDE <= n:
-        _add_rows_wide(sums[j : j + _WIDE], start[j:], matrix[:, j:], indices, values, count)
+        _add_rows_wide(
+            _at(sums, j), _at(start, j), _at(matrix, j), stride, indices, values, count, n - j
+        )
         j += _WIDE
     while j < n:
-        _add_rows_narrow(sums[j:], start[j:], matrix[:, j:], indices, values, count)
+        _add_rows_narrow(
+            _at(sums, j), _at(start, j), _at(matrix, j), stride, indices, values, count, n - j
+        )
         j += _NARROW
 
 
 @_compile
-def _list_nonzeros(row, indices, values):
-    """Write where the elements of row (n,) are not 0, and what they are; returns how many."""
+def _list_nonzeros(row, stride, n, indices, values):
+    """Write where n numbers, `stride` apart, are not 0, and what they are; returns how many."""
     count = 0
-    for i in range(row.size):
-        value = row[i]
+    for i in range(n):
+        value = row[i * stride]
         indices[count] = i
         values[count] = value
         count += 1 if value != 0 else 0
     return count
 
 
-@_compile_sums
-def _scale_by_dots(scales, vector, matrix, indices, count):
-    """scales[i] *= matrix[i] @ vector for i in indices[:count]."""
-    zero = scales.dtype.type(0)
-    n = vector.size
-    k = 0
-    while k + 4 <= count:
-        p, q, r, s = indices[k], indices[k + 1], indices[k + 2], indices[k + 3]
-        row_p, row_q, row_r, row_s = matrix[p], matrix[q], matrix[r], matrix[s]
-        sum_p = sum_q = sum_r = sum_s = zero
-        for o in range(n):
-            sum_p += row_p[o] * vector[o]
-            sum_q += row_q[o] * vector[o]
-            sum_r += row_r[o] * vector[o]
-            sum_s += row_s[o] * vector[o]
-        scales[p] *= sum_p
-        scales[q] *= sum_q
-        scales[r] *= sum_r
-        scales[s] *= sum_s
-        k += 4
-    while k < count:
-        row_p = matrix[indices[k]]
-        sum_p = zero
-        for o in range(n):
-            sum_p += row_p[o] * vector[o]
-        scales[indices[k]] *= sum_p
-        k += 1
+@_compile
+def _scale_by_dots(scales, vector, matrix, indices, count, n):
+    """scales[i] *= matrix[i] @ vector for i in indices[:count]; rows (n,)."""
+    for k in range(0, count, 4):
+        left = count - k
+        p = indices[k]
+        q = indices[k + 1] if left > 1 else p
+        r = indices[k + 2] if left > 2 else p
+        s = indices[k + 3] if left > 3 else p
+        dot_p, dot_q, dot_r, dot_s = _four_dots(
+            vector,
+            _at(matrix, p * n),
+            _at(matrix, q * n),
+            _at(matrix, r * n),
+            _at(matrix, s * n),
+            n,
+        )
+        scales[p] *= dot_p
+        if left > 1:
+            scales[q] *= dot_q
+        if left > 2:
+            scales[r] *= dot_r
+        if left > 3:
+            scales[s] *= dot_s
 
 
 # ------------------------------------------------------------------------------------- forward
@@ -489,51 +624,58 @@ def _forward(plan, scratch, rows, iteration):
 def _multiply(plan, scratch, layer, rows):
     """preactivated = fed @ weights + bias."""
     weights = _weights(plan, scratch, layer)
-    outputs = weights.shape[1]
+    inputs, outputs = weights.shape
     bias = scratch.offsets[layer] + weights.size
-    preactivated = _part(plan, scratch, scratch.preactivated, layer, rows)
+    preactivated = _at(_part(plan, scratch, scratch.preactivated, layer, rows), 0)
     sparse = layer == 0 and plan.inputs == 0
     if sparse:
         scratch.column_counts[:] = 0
-    else:
-        fed = _fed(plan, scratch, layer, rows)
+    longest = scratch.indices.shape[1]
+    indices, values = _at(scratch.indices, 0), _at(scratch.values, 0)
+    fed = _at(_fed(plan, scratch, layer, 0 if sparse else rows), 0)
+    biases, matrix = _at(plan.parameters, bias), _at(weights, 0)
+    counts = _at(scratch.counts, 0)
     for first in range(0, rows, _LISTED_ROWS):
         listed = min(_LISTED_ROWS, rows - first)
         for b in range(listed):
+            row_indices, row_values = _at(indices, b * longest), _at(values, b * longest)
             if sparse:
-                scratch.counts[b] = _list_sparse(plan, scratch, first + b, b)
+                counts[b] = _list_sparse(plan, scratch, first + b, row_indices, row_values)
             else:
-                scratch.counts[b] = _list_nonzeros(
-                    fed[first + b], scratch.indices[b], scratch.values[b]
-                )
+                row = _at(fed, (first + b) * inputs)
+                counts[b] = _list_nonzeros(row, 1, inputs, row_indices, row_values)
         for j in range(0, outputs, _PANEL):
-            stop = min(j + _PANEL, outputs)
+            width = min(_PANEL, outputs - j)
             for b in range(listed):
                 _add_rows(
-                    preactivated[first + b, j:stop],
-                    plan.parameters[bias + j : bias + stop],
-                    weights[:, j:stop],
-                    scratch.indices[b],
-                    scratch.values[b],
-                    scratch.counts[b],
+                    _at(preactivated, (first + b) * outputs + j),
+                    _at(biases, j),
+                    _at(matrix, j),
+                    outputs,
+                    _at(indices, b * longest),
+                    _at(values, b * longest),
+                    counts[b],
+                    width,
                 )
 
 
 @_compile
-def _list_sparse(plan, scratch, b, place):
+def _list_sparse(plan, scratch, b, indices, values):
     """The list of row b of the batch, from sparse data; its elements join their columns' too."""
     starts = numba.carray(_pointer(plan.starts), plan.rows + 1, np.int64)
     start, stop = starts[scratch.order[b]], starts[scratch.order[b] + 1]
-    columns = numba.carray(_pointer(plan.columns), stop, np.int32)
-    values = numba.carray(_pointer(plan.values), stop, plan.parameters.dtype)
-    for k in range(start, stop):
-        i, value = columns[k], values[k]
-        scratch.indices[place, k - start] = i
-        scratch.values[place, k - start] = value
-        count = scratch.column_counts[i]
-        scratch.column_indices[i, count] = b
-        scratch.column_values[i, count] = value
-        scratch.column_counts[i] = count + 1
+    data_columns = _at(numba.carray(_pointer(plan.columns), stop, np.int32), start)
+    data_values = _at(numba.carray(_pointer(plan.values), stop, plan.parameters.dtype), start)
+    counts, length = _at(scratch.column_counts, 0), scratch.column_indices.shape[1]
+    column_indices, column_values = _at(scratch.column_indices, 0), _at(scratch.column_values, 0)
+    for k in range(stop - start):
+        i, value = data_columns[k], data_values[k]
+        indices[k] = i
+        values[k] = value
+        count = counts[i]
+        counts[i] = count + 1
+        column_indices[i * length + count] = b
+        column_values[i * length + count] = value
     return stop - start
 
 
@@ -680,13 +822,21 @@ def _backward_below(plan, scratch, layer, rows):
     whole_rows = code in (SOFTMAX, LOG_SOFTMAX)
     if not whole_rows and code != LINEAR:
         _activation_backward(plan, scratch, below, results)
-    for first in range(0, weights.shape[0], _DOT_ROWS):
-        stop = min(first + _DOT_ROWS, weights.shape[0])
-        part = weights[first:stop]
+    inputs, outputs = weights.shape
+    indices, values = _at(scratch.indices, 0), _at(scratch.values, 0)
+    for first in range(0, inputs, _DOT_ROWS):
+        part = min(_DOT_ROWS, inputs - first)
         for b in range(rows):
-            scales = results[b, first:stop]
-            count = _list_nonzeros(scales, scratch.indices[0], scratch.values[0])
-            _scale_by_dots(scales, gradients[b], part, scratch.indices[0], count)
+            scales = _at(results, b * inputs + first)
+            count = _list_nonzeros(scales, 1, part, indices, values)
+            _scale_by_dots(
+                scales,
+                _at(gradients, b * outputs),
+                _at(weights, first * outputs),
+                indices,
+                count,
+                outputs,
+            )
     if whole_rows:
         _activation_backward(plan, scratch, below, results)
 
@@ -698,34 +848,35 @@ def _update_weights(plan, scratch, layer, rows):
     inputs, outputs = weights.shape
     gradients = _part(plan, scratch, scratch.gradients, layer, rows)
     sparse = layer == 0 and plan.inputs == 0
-    if not sparse:
-        fed = _fed(plan, scratch, layer, rows)
-    indices, values = scratch.indices[0], scratch.values[0]
+    fed = _at(_fed(plan, scratch, layer, 0 if sparse else rows), 0)
+    indices, values = _at(scratch.indices, 0), _at(scratch.values, 0)
+    column_length, counts = scratch.column_indices.shape[1], _at(scratch.column_counts, 0)
+    column_indices, column_values = _at(scratch.column_indices, 0), _at(scratch.column_values, 0)
+    matrix, zeros, sums = _at(gradients, 0), _at(scratch.zeros, 0), _at(scratch.tile, 0)
     penalty = 0.0
     height = max(1, _TILE // outputs)
     for first in range(0, inputs, height):
         stop = min(first + height, inputs)
-        tile = scratch.tile[: (stop - first) * outputs]
-        tile[:] = 0
-        sums = tile.reshape(stop - first, outputs)
-        if sparse:
-            for i in range(first, stop):
-                row = sums[i - first]
+        for i in range(first, stop):
+            row = _at(sums, (i - first) * outputs)
+            if sparse:
                 _add_rows(
                     row,
-                    row,
-                    gradients,
-                    scratch.column_indices[i],
-                    scratch.column_values[i],
-                    scratch.column_counts[i],
+                    zeros,
+                    matrix,
+                    outputs,
+                    _at(column_indices, i * column_length),
+                    _at(column_values, i * column_length),
+                    counts[i],
+                    outputs,
                 )
-        else:
+                continue
             for b in range(0, rows, _TILE_BATCH):
-                part = min(b + _TILE_BATCH, rows)
-                for i in range(first, stop):
-                    count = _list_nonzeros(fed[b:part, i], indices, values)
-                    row = sums[i - first]
-                    _add_rows(row, row, gradients[b:part], indices, values, count)
+                column, part = _at(fed, b * inputs + i), min(_TILE_BATCH, rows - b)
+                count = _list_nonzeros(column, inputs, part, indices, values)
+                before, rows_there = row if b else zeros, _at(matrix, b * outputs)
+                _add_rows(row, before, rows_there, outputs, indices, values, count, outputs)
+        tile = scratch.tile[: (stop - first) * outputs]
         if plan.l1 != 0 or plan.l2 != 0:
             penalty += add_penalty(weights[first:stop].reshape(-1), plan.l1, plan.l2, tile)
         _use(plan, scratch, scratch.offsets[layer] + first * outputs, tile)
@@ -750,7 +901,7 @@ def _update(plan, scratch, start, gradients):
     parameters, numbers = plan.parameters[start:stop], scratch.numbers
     rate, weight_decay = numbers[0], plan.weight_decay
     if plan.rule == _ADAM:
-        _adam_steps(
+        _adam(
             parameters,
             gradients,
             _slot(plan, 0, start, stop),
@@ -779,6 +930,33 @@ def _update(plan, scratch, start, gradients):
             start,
             stop,
         )
+
+
+def _adam(w, g, m, v, rate, beta_1, beta_2, epsilon, shrink):
+    """Adam's update of flat arrays."""
+
+
+@overload(_adam)
+def _choose_adam(w, g, m, v, rate, beta_1, beta_2, epsilon, shrink):
+    if not (_AVX512 and w.dtype == types.float32):
+        return _adam_steps.py_func
+
+    def adam(w, g, m, v, rate, beta_1, beta_2, epsilon, shrink):
+        real = np.float32
+        _adam_vectors(
+            _at(w, 0),
+            _at(g, 0),
+            _at(m, 0),
+            _at(v, 0),
+            real(rate),
+            real(1 - beta_1),
+            real(1 - beta_2),
+            real(epsilon),
+            real(shrink),
+            w.size,
+        )
+
+    return adam
 
 
 @_compile
