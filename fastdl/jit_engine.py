@@ -78,6 +78,9 @@ _AVX512 = bool(binding.get_host_cpu_features().get("avx512f")) and not numba.con
 _WIDE = 128 if _AVX512 else 64
 _NARROW = 16
 
+# Numbers behind a list that may be written with it.
+_ROOM = 16
+
 
 # ------------------------------------------------------------------------------ in terms of LLVM
 
@@ -90,7 +93,8 @@ class _Vectors:
         self.kind = ir.VectorType(real, lanes)
         self._pointer = self.kind.as_pointer()
         self._align = 8 if isinstance(real, ir.DoubleType) else 4
-        self._suffix = f"v{lanes}f{8 * self._align}.p0"
+        self.letter = "i" if isinstance(real, ir.IntType) else "f"
+        self._suffix = f"v{lanes}{self.letter}{8 * self._align}.p0"
         self.zeros = ir.Constant(self.kind, None)
 
     def spread(self, scalar):
@@ -219,6 +223,55 @@ _add_rows_wide = _add_rows_block(_WIDE, masked=False)
 _add_rows_narrow = _add_rows_block(_NARROW, masked=True)
 
 
+def _list_block(strided):
+    """`_list_nonzeros` in single precision, where the CPU has AVX-512."""
+
+    @intrinsic
+    def list_block(typing_context, row, stride, n, indices, values):
+        def generate(context, builder, signature, arguments):
+            row, stride, n, indices, values = arguments
+            bits = ir.IntType(32)
+            reals = _Vectors(builder, ir.FloatType(), _NARROW)
+            integers = _Vectors(builder, bits, _NARROW)
+            ascending = ir.Constant(integers.kind, list(range(_NARROW)))
+            apart = builder.mul(ascending, integers.spread(builder.trunc(stride, bits)))
+            loop = _loop_over(builder, n, _NARROW, [n.type(0)])
+            i, (count,) = next(loop)
+            mask = reals.first(builder.sub(n, i))
+            place = builder.gep(row, [builder.mul(i, stride)])
+            if strided:
+                place = builder.bitcast(place, context.get_value_type(types.voidptr))
+                given = [reals.kind, place.type, integers.kind, mask.type, bits]
+                numbers = reals.call(
+                    "llvm.x86.avx512.mask.gather.dps.512",
+                    ir.FunctionType(reals.kind, given),
+                    *(reals.zeros, place, apart, mask, bits(4)),
+                )
+            else:
+                numbers = reals.load(place, mask)
+            nonzero = builder.fcmp_unordered("!=", numbers, reals.zeros)
+            positions = builder.add(ascending, integers.spread(builder.trunc(i, bits)))
+            for vectors, listed, list_ in (
+                (reals, numbers, values),
+                (integers, positions, indices),
+            ):
+                kind = ir.FunctionType(vectors.kind, [vectors.kind, vectors.kind, mask.type])
+                name = f"llvm.x86.avx512.mask.compress.v{_NARROW}{vectors.letter}32"
+                packed = vectors.call(name, kind, listed, vectors.zeros, nonzero)
+                vectors.store(packed, builder.gep(list_, [count]))
+            found = builder.ctpop(builder.bitcast(nonzero, ir.IntType(_NARROW)))
+            (result,) = loop.send([builder.add(count, builder.zext(found, n.type))])
+            return result
+
+        return types.intp(row, types.intp, types.intp, indices, values), generate
+
+    return list_block
+
+
+_list_contiguous = _list_block(strided=False)
+_list_strided = _list_block(strided=True)
+
+
 @intrinsic
 def _four_dots(typing_context, vector, p, q, r, s, n):
     """The products of a vector (n,) with four others."""
@@ -282,28 +335,36 @@ def _adam_vectors(typing_context, w, g, m, v, rate, share_1, share_2, epsilon, s
             name = f"llvm.x86.avx512.{name}14.ps.512"
             return vectors.call(name, approximate, x, vectors.zeros, short(-1))
 
-        loop = _loop_over(builder, n, _NARROW, [])
+        def update(i, mask):
+            w, g, m, v = (builder.gep(pointer, [i]) for pointer in pointers)
+            gradient, first, second = (vectors.load(each, mask) for each in (g, m, v))
+            first = add(first, multiply(subtract(gradient, first), share_1))
+            second = add(second, multiply(subtract(multiply(gradient, gradient), second), share_2))
+            vectors.store(first, m, mask)
+            vectors.store(second, v, mask)
+            inverse_root = guess("rsqrt", second)
+            root = multiply(second, inverse_root)
+            error = subtract(second, multiply(root, root))
+            better = add(root, multiply(error, multiply(inverse_root, constant(0.5))))
+            # Of 0 the inverse root is infinite, and the product with that not a number.
+            positive = builder.fcmp_unordered("!=", second, vectors.zeros)
+            root = builder.select(positive, better, vectors.zeros)
+            divisor = add(root, epsilon)
+            inverse = guess("rcp", divisor)
+            inverse = multiply(inverse, subtract(constant(2.0), multiply(divisor, inverse)))
+            step = multiply(multiply(rate, first), inverse)
+            before = multiply(vectors.load(w, mask), shrink)
+            vectors.store(subtract(before, step), w, mask)
+
+        whole = builder.and_(n, n.type(-_NARROW))
+        loop = _loop_over(builder, whole, _NARROW, [])
         i, _ = next(loop)
-        mask = vectors.first(builder.sub(n, i))
-        w, g, m, v = (builder.gep(pointer, [i]) for pointer in pointers)
-        gradient, first, second = (vectors.load(each, mask) for each in (g, m, v))
-        first = add(first, multiply(subtract(gradient, first), share_1))
-        second = add(second, multiply(subtract(multiply(gradient, gradient), second), share_2))
-        vectors.store(first, m, mask)
-        vectors.store(second, v, mask)
-        inverse_root = guess("rsqrt", second)
-        root = multiply(second, inverse_root)
-        error = subtract(second, multiply(root, root))
-        better = add(root, multiply(error, multiply(inverse_root, constant(0.5))))
-        # Of 0 the inverse root is infinite, and the product with that not a number.
-        positive = builder.fcmp_unordered("!=", second, vectors.zeros)
-        root = builder.select(positive, better, vectors.zeros)
-        divisor = add(root, epsilon)
-        inverse = guess("rcp", divisor)
-        inverse = multiply(inverse, subtract(constant(2.0), multiply(divisor, inverse)))
-        step = multiply(multiply(rate, first), inverse)
-        before = multiply(vectors.load(w, mask), shrink)
-        vectors.store(subtract(before, step), w, mask)
+        update(i, None)
+        loop.send([])
+        rest = builder.sub(n, whole)
+        loop = _loop_over(builder, rest, _NARROW, [])
+        next(loop)
+        update(whole, vectors.first(rest))
         loop.send([])
         return context.get_dummy_value()
 
@@ -451,7 +512,7 @@ def _prepare(plan):
     features, outputs = plan.sizes[0], plan.sizes[layers]
     sparse = plan.inputs == 0
     listed = min(plan.batch, _LISTED_ROWS)
-    longest = max(widest, _TILE_BATCH)
+    longest = max(widest, _TILE_BATCH) + _ROOM
     column_length = plan.batch if sparse else 0
     return _Scratch(
         offsets,
@@ -548,16 +609,34 @@ def _add_rows(sums, start, matrix, stride, indices, values, count, n):
         j += _NARROW
 
 
-@_compile
 def _list_nonzeros(row, stride, n, indices, values):
-    """Write where n numbers, `stride` apart, are not 0, and what they are; returns how many."""
-    count = 0
-    for i in range(n):
-        value = row[i * stride]
-        indices[count] = i
-        values[count] = value
-        count += 1 if value != 0 else 0
-    return count
+    """Write where n numbers, `stride` apart, are not 0, and what they are; returns how many.
+
+    Up to `_ROOM` numbers behind the list are overwritten.
+    """
+
+
+@overload(_list_nonzeros)
+def _choose_list_nonzeros(row, stride, n, indices, values):
+    if _AVX512 and row.dtype == types.float32:
+
+        def list_nonzeros(row, stride, n, indices, values):
+            if stride == 1:
+                return _list_contiguous(row, stride, n, indices, values)
+            return _list_strided(row, stride, n, indices, values)
+
+    else:
+
+        def list_nonzeros(row, stride, n, indices, values):
+            count = 0
+            for i in range(n):
+                value = row[i * stride]
+                indices[count] = i
+                values[count] = value
+                count += 1 if value != 0 else 0
+            return count
+
+    return list_nonzeros
 
 
 @_compile
