@@ -105,6 +105,19 @@ def test_optimizers(optimizer, density):
     assert_same_training(arguments, {"optimizer": OPTIMIZERS[optimizer]}, X, y)
 
 
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.usefixtures("threads")
+def test_a_step_of_adam_in_single_precision(density):
+    X, y = data(density=density)
+    arguments = {"sizes": [11, 70, 3], "dtype": "float32"}
+    fit = {"optimizer": Adam(0.1), "batch_size": 53, "epochs": 1}
+    net, _ = trained(arguments, fit, X, y)
+    wanted, _ = trained(arguments, fit, X, y, "reference")
+    for array, other in zip(net.weights, wanted.weights, strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("threads", [1, 3, NUMBA], indirect=True)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
