@@ -22,8 +22,10 @@ from typing import NamedTuple
 import numpy as np
 
 from . import backends
+from ._custom import Kernels, engine_for, kernels_for
 from ._sparse import SparseRows
-from .reference import GELU, LINEAR, SILU
+from .losses import Custom as CustomLoss
+from .reference import CUSTOM, GELU, LINEAR, SILU
 
 # A cache line, and a vector of the widest instruction set: loads from these arrays don't straddle.
 _ALIGNMENT = 64
@@ -74,7 +76,12 @@ class Network:
     sizes : tuple of int
         Units of the inputs and of each layer.
     codes, slopes : tuple
-        Activation of each layer in training, and its parameter.
+        Activation of each layer in training, and its parameter. Those that users wrote have codes
+        from `CUSTOM` on, by their layer.
+    functions : tuple
+        The activation of each layer that users wrote, None elsewhere.
+    custom : bool
+        Whether there is one, or they wrote the loss.
     output_code : int
         What prediction still applies to the last layer's outputs: its activation, where the loss
         works from logits, and nothing (linear) otherwise.
@@ -102,7 +109,12 @@ class Network:
         output = activations[-1]
         self.sizes = sizes
         self.from_logits = loss.from_logits(output.name)
-        self.codes = tuple(activation.code for activation in activations)
+        self.functions = tuple(each if each.code == CUSTOM else None for each in activations)
+        self.custom = any(self.functions) or isinstance(loss, CustomLoss)
+        self.codes = tuple(
+            activation.code + (layer if activation.code == CUSTOM else 0)
+            for layer, activation in enumerate(activations)
+        )
         self.output_code = LINEAR
         if self.from_logits:
             self.codes, self.output_code = (*self.codes[:-1], LINEAR), output.code
@@ -139,7 +151,7 @@ class Network:
         if kernels not in self._predictors:
             self._predictors[kernels] = (
                 kernels.Predictor(*self.prediction_layout(self.output_code))
-                if _compiled(kernels, self)
+                if _compiled(kernels_for(self), self)
                 else _no_predictor
             )
         return self._predictors[kernels](X, out)
@@ -270,9 +282,9 @@ class _Batch:
 
     @cached_property
     def preactivations(self):
-        # Only the backward pass of silu and gelu looks at what came before the activation.
+        # Only the backward pass of silu, gelu and users' own looks at what the activation took.
         return [
-            np.empty_like(outputs) if code in (SILU, GELU) else outputs
+            np.empty_like(outputs) if code in (SILU, GELU) or code >= CUSTOM else outputs
             for outputs, code in zip(self.outputs, self._network.codes, strict=True)
         ]
 
@@ -348,12 +360,14 @@ def train_steps(
 
     Ctrl-C waits for the end of a step, so that parameters, slots and counters agree.
     """
-    kernels = backends.current()
+    kernels = kernels_for(network, state.optimizer)
+    engine = engine_for(kernels, network)
     steps = math.ceil(len(data.inputs) / batch_size)
     epoch = network.epochs - (first > 0)
     with interrupts_held() as interrupts:
-        if _compiled(kernels, network):
+        if engine is not None:
             taken = _compiled_steps(
+                engine,
                 kernels,
                 network,
                 state,
@@ -413,6 +427,7 @@ def _step(
 
 
 def _compiled_steps(
+    engine,
     kernels,
     network,
     state,
@@ -435,7 +450,8 @@ def _compiled_steps(
     slots = [*state.slots.values(), None, None]
     loss = network.loss.kernel(data.targets)
     arguments = network.loss.arguments(network.from_logits)
-    return kernels.train_steps(
+    written = isinstance(kernels, Kernels)
+    return engine.train_steps(
         *network.layout,
         np.array(network.dropout),
         loss,
@@ -453,7 +469,7 @@ def _compiled_steps(
         slots[0],
         slots[1],
         workspace.gradients if clips else None,
-        *_dense_and_sparse(data.inputs),
+        *_dense_and_sparse(data.inputs, engine),
         data.targets,
         data.labels if loss.endswith("categorical_crossentropy") else None,
         data.sample_weight,
@@ -465,6 +481,7 @@ def _compiled_steps(
         totals,
         limit,
         workspace.threads or _threads(network, batch_size),
+        **({"functions": kernels, "slots": list(state.slots.values())} if written else {}),
     )
 
 
@@ -479,8 +496,8 @@ def without_zeros(network, inputs):
     They become SparseRows where they are mostly zeros and the kernels in use can skip these. The
     second result is None where the kernels don't look for that.
     """
-    kernels = backends.current()
-    if isinstance(inputs, SparseRows) or not _compiled(kernels, network):
+    kernels = kernels_for(network)
+    if isinstance(inputs, SparseRows) or engine_for(kernels, network) is None:
         return inputs, None
     threads = max(1, min(backends.available_threads(), inputs.size // _THREADED_INPUTS))
     finite, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, threads)
@@ -490,17 +507,19 @@ def without_zeros(network, inputs):
     return inputs, finite
 
 
-def _dense_and_sparse(inputs):
-    """Inputs as the two arguments of the kernels for them, one of which is None."""
+def _dense_and_sparse(inputs, engine):
+    """Inputs as the two arguments of an engine for them, one of which is None."""
     if not isinstance(inputs, SparseRows):
         return inputs, None
-    return None, (*inputs.arrays, *inputs.blocks(backends.current()))
+    blocks = inputs.blocks(engine) if hasattr(engine, "BLOCKS") else ()
+    return None, (*inputs.arrays, *blocks)
 
 
 def cut(network, data):
     """Cut the rows of sparse data into the engine's blocks now; they are kept."""
-    if _compiled(backends.current(), network):
-        _dense_and_sparse(data.inputs)
+    kernels = kernels_for(network)
+    if _compiled(kernels, network):
+        _dense_and_sparse(data.inputs, kernels)
 
 
 def _dense(inputs):
@@ -517,7 +536,7 @@ def _threads(network, rows):
 
 def gradients(network, data):
     """Loss of all rows as one batch, without dropout, and its gradient in each array."""
-    kernels = backends.current()
+    kernels = kernels_for(network)
     workspace = Workspace(network)
     rows = len(data.inputs)
     if isinstance(data.inputs, SparseRows) and rows > ROWS:
@@ -537,7 +556,7 @@ def gradients(network, data):
 
 def evaluate(network, data, workspace=None, batch_size=ROWS):
     """The `totals` of `train_steps` for all rows, penalties included, nothing being trained."""
-    kernels = backends.current()
+    kernels = kernels_for(network)
     workspace = workspace or Workspace(network)
     totals = np.zeros(3)
     if _compiled(kernels, network):
@@ -546,7 +565,7 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
         kernels.infer(
             *network.layout,
             network.parameters,
-            *_dense_and_sparse(data.inputs),
+            *_dense_and_sparse(data.inputs, kernels),
             batch.outputs[-1],
             workspace.threads or _threads(network, rows),
         )
@@ -569,11 +588,11 @@ def predict(network, inputs, output_code, out):
 
     That is `network.output_code`, or the one that turns logits into probabilities.
     """
-    kernels = backends.current()
+    kernels = kernels_for(network)
     if _compiled(kernels, network):
         kernels.infer(
             *network.prediction_layout(output_code),
-            *_dense_and_sparse(inputs),
+            *_dense_and_sparse(inputs, kernels),
             out,
             _threads(network, len(inputs)),
         )

@@ -5,12 +5,13 @@ Names are Keras's: "linear", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "so
 "log_softmax". The formulas stand in `fastdl.reference`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from . import checks
 from ._declarative import Declarative, resolve
-from .reference import ACTIVATIONS
+from .reference import ACTIVATIONS, CUSTOM
 
 # The activations that have a parameter, and so a class of their own.
 _PARAMETRIC = ("leaky_relu", "elu")
@@ -105,6 +106,50 @@ class ELU(Activation):
     def slope(self):
         """The kernels' parameter: `alpha`."""
         return self.alpha
+
+
+@dataclass(frozen=True)
+class Custom(Activation):
+    """An activation written in Python.
+
+    Numba compiles it into the training loop (extra `numba`), in whose place the `reference` backend
+    calls it for every element. Numbers written in the functions have the network's dtype.
+
+    Parameters
+    ----------
+    forward : callable
+        The activation of a number z.
+    derivative : callable
+        Its derivative, given z and the activation.
+    name : str, default "custom"
+        What `summary` and errors call it; none of the names above.
+
+    Examples
+    --------
+    >>> from fastdl import MLP
+    >>> from fastdl.activations import Custom
+    >>> softsign = Custom(
+    ...     forward=lambda z: z / (1 + abs(z)),
+    ...     derivative=lambda z, a: 1 / (1 + abs(z)) ** 2,
+    ...     name="softsign",
+    ... )
+    >>> MLP([2, 8, 1], activation=softsign, seed=0).predict([[0.0, 0.0]])
+    array([[0.5]], dtype=float32)
+    """
+
+    name: str = field(default="custom", kw_only=True)
+    forward: Callable
+    derivative: Callable
+
+    def __post_init__(self):
+        checks.functions(forward=self.forward, derivative=self.derivative)
+        if not isinstance(self.name, str) or self.name in ACTIVATIONS:
+            raise ValueError(f"name: {self.name!r} is not a string, or is fastdl's own activation")
+
+    @property
+    def code(self):
+        """The first number that the kernels know no function by."""
+        return CUSTOM
 
 
 _BY_NAME = {name: partial(Activation, name) for name in ACTIVATIONS} | {

@@ -399,6 +399,13 @@ def boolean(name, value):
     return bool(value)
 
 
+def functions(**values):
+    """Refuse arguments that can't be called."""
+    for name, value in values.items():
+        if not callable(value):
+            raise TypeError(f"{name}: {value!r} is not a function")
+
+
 def choice(name, value, allowed):
     """The argument, if it is one of the strings in `allowed`.
 

@@ -577,11 +577,24 @@ def adam_update(
     step,
     weight_decay,
 ):
-    w, g = parameters.reshape(-1), gradients.reshape(-1)
-    m, v = first_moment.reshape(-1), second_moment.reshape(-1)
-    real = parameters.dtype.type
-    shrink = real(1 - learning_rate * weight_decay)
-    rate = real(learning_rate * math.sqrt(1 - beta_2**step) / (1 - beta_1**step))
+    _adam_steps(
+        parameters.reshape(-1),
+        gradients.reshape(-1),
+        first_moment.reshape(-1),
+        second_moment.reshape(-1),
+        learning_rate * math.sqrt(1 - beta_2**step) / (1 - beta_1**step),
+        beta_1,
+        beta_2,
+        epsilon,
+        1 - learning_rate * weight_decay,
+    )
+
+
+@_compile
+def _adam_steps(w, g, m, v, rate, beta_1, beta_2, epsilon, shrink):
+    """Adam's update of flat arrays, with the rate of this step."""
+    real = w.dtype.type
+    rate, shrink = real(rate), real(shrink)
     share_1, share_2, epsilon = real(1 - beta_1), real(1 - beta_2), real(epsilon)
     for i in range(w.size):
         m[i] += (g[i] - m[i]) * share_1
@@ -619,6 +632,51 @@ def quadratic_features(inputs, outputs):
                 y[column] = x[i] * x[j]
                 column += 1
         y[column] = 1
+
+
+# --------------------------------------------------------------------------------- sparse rows
+
+
+def sparse_rows(inputs, density, threads):
+    """As the compiled module's, on one thread."""
+    starts = np.empty(len(inputs) + 1, np.int64)
+    finite = _count_nonzeros(inputs, starts)
+    count = starts[-1]
+    if not finite or count > density * inputs.size or inputs.shape[1] > 2**31 - 1:
+        return finite, None
+    columns, values = np.empty(count + 16, np.int32), np.empty(count + 16, inputs.dtype)
+    live = np.zeros(inputs.shape[1], np.bool_)
+    _take_nonzeros(inputs, columns, values, live)
+    columns[count:] = values[count:] = 0
+    return finite, (starts, columns, values, np.flatnonzero(live).astype(np.int32))
+
+
+@_compile
+def _count_nonzeros(inputs, starts):
+    """Write where each row's nonzero elements begin; returns whether all elements are finite."""
+    starts[0] = 0
+    others = 0
+    for b in range(inputs.shape[0]):
+        count = 0
+        for i in range(inputs.shape[1]):
+            count += inputs[b, i] != 0
+            others += not (abs(inputs[b, i]) < math.inf)
+        starts[b + 1] = starts[b] + count
+    return others == 0
+
+
+@_compile
+def _take_nonzeros(inputs, columns, values, live):
+    """Needs room for one element more, which is written before it is known to be zero."""
+    k = 0
+    for b in range(inputs.shape[0]):
+        for i in range(inputs.shape[1]):
+            value = inputs[b, i]
+            there = value != 0
+            columns[k] = i
+            values[k] = value
+            live[i] |= there
+            k += there
 
 
 # ------------------------------------------------------------------------- whole training loops

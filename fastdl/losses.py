@@ -10,6 +10,7 @@ the logits, what comes before the activation, and so is that of a linear output;
 output treats it as probabilities.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -241,6 +242,49 @@ class Huber(Loss):
     def arguments(self, from_logits):
         """What the kernel takes between the sample weights and the gradients."""
         return (self.delta,)
+
+
+@dataclass(frozen=True)
+class Custom(Loss):
+    """The mean over the outputs of a function written in Python.
+
+    Numba compiles it into the training loop (extra `numba`), in whose place the `reference` backend
+    calls it for every element. Numbers written in the functions have the network's dtype.
+
+    Parameters
+    ----------
+    value : callable
+        The loss of one output, given the target and the prediction.
+    gradient : callable
+        Its derivative in the prediction, given the same.
+    name : str, default "custom"
+        What `summary` and errors call it.
+
+    Examples
+    --------
+    >>> import math
+    >>> import fastdl
+    >>> from fastdl.losses import Custom
+    >>> log_cosh = Custom(
+    ...     value=lambda target, prediction: math.log(math.cosh(prediction - target)),
+    ...     gradient=lambda target, prediction: math.tanh(prediction - target),
+    ...     name="log_cosh",
+    ... )
+    >>> net = fastdl.MLP([1, 1], loss=log_cosh, seed=0)
+    >>> print(f"{net.evaluate([[0.0]], [1.0])['loss']:.4f}")
+    0.4338
+    """
+
+    value: Callable
+    gradient: Callable
+    name: str = "custom"
+
+    def __post_init__(self):
+        checks.functions(value=self.value, gradient=self.gradient)
+
+    def kernel(self, targets):
+        """The name of the loss's kernel."""
+        return "custom_loss"
 
 
 def _columns(name, y, rows, units, dtype):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _engine, _sparse, activations, checks, losses, optimizers
+from . import _custom, _engine, _sparse, activations, checks, losses, optimizers
 from ._declarative import from_config, to_config
 from ._optional import optional_import
 from .callbacks import Callback, CallbackList, History, ProgressBar
@@ -439,8 +439,11 @@ class MLP:
 
     def _resolved_optimizer(self, optimizer, name="optimizer"):
         if optimizer is not None:
-            return optimizers.get(optimizer, name)
-        return optimizers.Adam() if self._state is None else self._state.optimizer
+            optimizer = optimizers.get(optimizer, name)
+        else:
+            optimizer = optimizers.Adam() if self._state is None else self._state.optimizer
+        _custom.kernels_for(self._network, optimizer)  # what users wrote has to compile
+        return optimizer
 
     def _metrics(self, totals):
         """By name, from the totals (3,) of an epoch, or lists of them from (epochs, 3)."""
@@ -697,6 +700,7 @@ class MLP:
         width = max(28, *(len(row[0]) for row in rows))
         rule = "=" * (width + 32)
         parameters = self._network.parameters
+        note = _custom.training_note(self._network, self.optimizer)
         print_fn(
             "\n".join(
                 [
@@ -705,6 +709,7 @@ class MLP:
                     *(f"{name:{width}}  {shape:20}{count:10,}" for name, shape, count in rows),
                     rule,
                     f"Total params: {parameters.size:,} ({_readable_size(parameters.nbytes)})",
+                    *([note] if note else []),
                 ]
             )
         )
@@ -730,7 +735,8 @@ class MLP:
         Raises
         ------
         TypeError
-            If the optimizer's learning rate is a function that is not of `fastdl.schedules`.
+            If the optimizer's learning rate is a function that is not of `fastdl.schedules`, or an
+            activation, the loss or the optimizer is written in Python.
         ImportError
             If the package safetensors is missing.
         OSError
@@ -752,6 +758,9 @@ class MLP:
         path = os.fspath(path)
         checks.boolean("include_optimizer", include_optimizer)
         safetensors = optional_import("safetensors.numpy", extra="save")
+        written = _custom.pieces(self._network, self.optimizer if include_optimizer else None)
+        if written:
+            raise TypeError(f"{written[0]}: written in Python, so it can't be saved")
         header = {
             "format": _FORMAT,
             "network": self._config(),

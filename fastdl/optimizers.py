@@ -15,6 +15,7 @@ clipnorm, global_clipnorm, clipvalue
     all of them together, or every element is clipped to [-clipvalue, clipvalue]. At most one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import checks
@@ -224,6 +225,67 @@ class AdamW(Adam):
     """
 
     weight_decay: float = 0.004
+
+
+@dataclass(frozen=True)
+class Custom(Optimizer):
+    """An update written in Python.
+
+    Numba compiles it into the training loop (extra `numba`), in whose place the `reference` backend
+    calls it for every parameter. Numbers written in the function have the network's dtype.
+
+    Parameters
+    ----------
+    update : callable
+        Of a parameter w, its gradient g, the learning rate, the number t = 1, 2, ... of the step
+        and the parameter's slots, one argument each: returns the new w, or, where there are slots,
+        a tuple of it and the new value of each.
+    slots : sequence of str, default ()
+        Names of what is kept of each parameter from step to step, 0 at first.
+    learning_rate : float or callable, default 0.001
+    weight_decay : float, default 0.0
+    clipnorm, global_clipnorm, clipvalue : float, optional
+    name : str, default "custom"
+        What `summary` and errors call it.
+
+    Examples
+    --------
+    >>> from fastdl import MLP
+    >>> from fastdl.optimizers import Custom
+    >>> def update(w, g, learning_rate, t, velocity):
+    ...     velocity = 0.9 * velocity - learning_rate * g
+    ...     return w + velocity, velocity
+    >>> momentum = Custom(update, slots=["velocity"], learning_rate=0.1)
+    >>> history = MLP([1, 1], loss="mse").fit([[1.0]], [1.0], optimizer=momentum, verbose=0)
+    """
+
+    update: Callable
+    slots: tuple[str, ...] = ()
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0
+    clipnorm: float | None = None
+    global_clipnorm: float | None = None
+    clipvalue: float | None = None
+    name: str = "custom"
+
+    kernel = "custom_update"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.functions(update=self.update)
+        if isinstance(self.slots, str) or not all(isinstance(name, str) for name in self.slots):
+            raise TypeError(f"slots: {self.slots!r} is not a sequence of strings")
+        self._replace("slots", tuple(self.slots))
+        if len(set(self.slots)) < len(self.slots):
+            raise ValueError(f"slots: {self.slots} has a name twice")
+
+    def arguments(self, step):
+        """What the kernel takes after the learning rate."""
+        return step + 1, self.weight_decay
+
+    def rule(self):
+        """The engine's name of the update, and its numbers."""
+        return "custom", 0.0, 0.0, 0.0
 
 
 _BY_NAME = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW}

@@ -30,6 +30,8 @@ ACTIVATIONS = (
 (LINEAR, RELU, LEAKY_RELU, ELU, SIGMOID, TANH, SOFTPLUS, SILU, GELU, SOFTMAX, LOG_SOFTMAX) = range(
     len(ACTIVATIONS)
 )
+# From here on, functions that users wrote: the kernels don't know them.
+CUSTOM = len(ACTIVATIONS)
 
 # Update rules of `logistic_descent`, by code.
 DESCENT_METHODS = ("sgd", "momentum", "rmsprop")

@@ -1,7 +1,8 @@
 """Learning rates that change while training: functions of the number of steps taken so far.
 
 Give one as an optimizer's `learning_rate`. The formulas are those of the Keras classes of the same
-names. Any other function of the step does as well, but can't be saved with a network.
+names. Any other function of the step does as well, compiled by Numba or not, but can't be saved
+with a network.
 """
 
 import bisect

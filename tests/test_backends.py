@@ -323,8 +323,10 @@ print(*sorted(set(sys.modules) - before))
 
 
 def test_optional_packages_are_imported_when_used():
-    # jit_kernels is nothing without its package, and __main__ would run the command.
-    names = [f"fastdl.{n}" for n in SOURCES if n not in ("", "jit_kernels", "__main__")]
+    # The jit modules are nothing without their package, and __main__ would run the command.
+    names = [
+        f"fastdl.{n}" for n in SOURCES if n not in ("", "jit_engine", "jit_kernels", "__main__")
+    ]
     code = (
         f"import importlib, sys; [importlib.import_module(n) for n in {names}]; print(*sys.modules)"
     )
@@ -361,11 +363,11 @@ def test_unknown_attribute_is_an_attribute_error():
 
 # Each layer imports from itself and from those above it in this list.
 LAYERS = (
-    {"_kernels", "_optional", "_sparse", "checks", "jit_kernels", "reference"},
+    {"_kernels", "_optional", "_sparse", "checks", "jit_engine", "jit_kernels", "reference"},
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
-    {"_engine", "network", "sweep"},
+    {"_custom", "_engine", "network", "sweep"},
     {"assignments", "keras", "sklearn"},
     {"__main__", "cli"},
 )

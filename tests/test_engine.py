@@ -9,7 +9,16 @@ import threading
 import numpy as np
 import pytest
 
-from fastdl import MLP, Callback, EarlyStopping, History, _engine, use_backend
+from fastdl import (
+    MLP,
+    Callback,
+    EarlyStopping,
+    History,
+    _engine,
+    backends,
+    get_backend,
+    use_backend,
+)
 from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 from fastdl.schedules import ExponentialDecay
@@ -30,17 +39,26 @@ def one_hot(y):
     return np.eye(y.max() + 1)[y]
 
 
+NUMBA = "numba"
+
+
 @pytest.fixture
 def threads(request, monkeypatch):
-    monkeypatch.setattr(_engine, "_threads", lambda network, rows: request.param)
+    """So many threads of the compiled engine, or its twin in Numba."""
+    if request.param == NUMBA:
+        with use_backend(NUMBA):
+            yield
+    else:
+        monkeypatch.setattr(_engine, "_threads", lambda network, rows: request.param)
+        yield
 
 
 # Smooth, unless asked otherwise: rounding decides on which side of a kink a number falls.
 DEFAULTS = {"activation": "tanh", "seed": 7, "dtype": "float64"}
 
 
-def trained(arguments, fit, X, y, backend="cython"):
-    with use_backend(backend):
+def trained(arguments, fit, X, y, backend=None):
+    with use_backend(backend or get_backend()):
         net = MLP(**DEFAULTS | arguments)
         history = net.fit(X, y, **{"epochs": 2, "batch_size": 10, "verbose": 0} | fit)
         return net, history.history
@@ -77,7 +95,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.usefixtures("threads")
@@ -87,7 +105,20 @@ def test_optimizers(optimizer, density):
     assert_same_training(arguments, {"optimizer": OPTIMIZERS[optimizer]}, X, y)
 
 
-@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.usefixtures("threads")
+def test_a_step_of_adam_in_single_precision(density):
+    X, y = data(density=density)
+    arguments = {"sizes": [11, 70, 3], "dtype": "float32"}
+    fit = {"optimizer": Adam(0.1), "batch_size": 53, "epochs": 1}
+    net, _ = trained(arguments, fit, X, y)
+    wanted, _ = trained(arguments, fit, X, y, "reference")
+    for array, other in zip(net.weights, wanted.weights, strict=True):
+        np.testing.assert_allclose(array, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("threads", [1, 3, NUMBA], indirect=True)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "activation",
@@ -103,7 +134,7 @@ def test_activations(activation, dtype):
     assert_same_training(arguments, {"optimizer": SGD(0.005)}, X, y)
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     ("loss", "units"),
@@ -129,6 +160,8 @@ def test_losses(loss, units, weighted):
 
 
 @pytest.mark.parametrize("output", ["sigmoid", "softmax"])
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_probabilities_instead_of_logits(output):
     X, y = data()
     loss = "categorical_crossentropy" if output == "sigmoid" else "binary_crossentropy"
@@ -136,7 +169,7 @@ def test_probabilities_instead_of_logits(output):
     assert_same_training(arguments, {"optimizer": SGD(0.05)}, X, one_hot(y))
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.usefixtures("threads")
 def test_penalties(density):
@@ -145,7 +178,7 @@ def test_penalties(density):
     assert_same_training(arguments, {"optimizer": Adam(0.01)}, X, y)
 
 
-@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
@@ -161,13 +194,17 @@ def test_shapes(sizes, dtype, density):
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("density", [1.0, 0.2])
 @pytest.mark.parametrize("batch_size", [1, 7, 53, 100])
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_batches(batch_size, density, shuffle):
     X, y = data(density=density)
     fit = {"batch_size": batch_size, "shuffle": shuffle, "optimizer": SGD(0.01)}
     assert_same_training({"sizes": [11, 20, 3], "dropout": 0.5}, fit, X, y)
 
 
-def test_deeper_networks_go_layer_by_layer():
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
+def test_any_depth():
     X, y = data()
     assert_same_training({"sizes": [11, *[4] * 64, 3]}, {"optimizer": SGD(0.1)}, X, y)
 
@@ -268,6 +305,8 @@ def test_any_cut_gives_the_same_bits(monkeypatch):
 
 
 @pytest.mark.parametrize("hidden", [20, 4])
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_it_goes_on_where_a_call_ended(hidden, monkeypatch):
     X, y = data()
     arguments, fit = {"sizes": [11, hidden, 3], "dropout": 0.5}, {"optimizer": Adam(0.01)}
@@ -297,7 +336,7 @@ def everything(arguments, fit, X, y, backend="cython"):
     return digest(net), slots, counters, history, again.epoch, again.history
 
 
-@pytest.mark.parametrize("backend", ["cython", "reference"])
+@pytest.mark.parametrize("backend", ["cython", NUMBA, "reference"])
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(("batch_size", "density"), [(53, 1.0), (10, 0.2), (100, 0.2), (53, 0.2)])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "schedule", "global_clipnorm"])
@@ -311,12 +350,13 @@ def test_many_epochs_are_the_same_as_one_by_one(optimizer, batch_size, density, 
 
 
 @pytest.mark.parametrize("steps", [1, 4, 7, 12])
-def test_a_call_may_end_anywhere_between_epochs(steps, monkeypatch):
+@pytest.mark.parametrize("backend", ["cython", NUMBA])
+def test_a_call_may_end_anywhere_between_epochs(backend, steps, monkeypatch):
     X, y = data()
     arguments, fit = {"sizes": [11, 8, 3], "dropout": 0.3}, {"epochs": 9, "optimizer": Adam(0.01)}
-    whole = everything(arguments, fit, X, y)
+    whole = everything(arguments, fit, X, y, backend)
     monkeypatch.setattr(_engine, "_STEPS_AHEAD", steps)
-    assert everything(arguments, fit, X, y) == whole
+    assert everything(arguments, fit, X, y, backend) == whole
 
 
 @pytest.fixture
@@ -331,8 +371,10 @@ def calls(monkeypatch):
     return taken
 
 
-def test_one_call_runs_through_all_epochs(calls):
-    trained({"sizes": [11, 3]}, {"epochs": 50, "callbacks": [History(), Callback()]}, *data())
+@pytest.mark.parametrize("backend", ["cython", NUMBA])
+def test_one_call_runs_through_all_epochs(backend, calls):
+    fit = {"epochs": 50, "callbacks": [History(), Callback()]}
+    trained({"sizes": [11, 3]}, fit, *data(), backend)
     assert calls == [50 * 6]
 
 
@@ -401,6 +443,8 @@ def test_inputs_that_no_row_has_go_on_with_their_momentum():
         np.testing.assert_allclose(array, other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("threads", [1, NUMBA], indirect=True)
+@pytest.mark.usefixtures("threads")
 def test_subnormal_numbers_are_as_before_afterwards():
     X, y = data()
     MLP([11, 20, 3]).fit(X, y, verbose=0)
@@ -423,3 +467,41 @@ def test_ctrl_c_ends_a_long_call_after_a_step():
     epochs = math.ceil(net.iterations / 10)
     again.fit(X, y, epochs=epochs, batch_size=100, callbacks=[StopAfter(net.iterations)], verbose=0)
     assert digest(net) == digest(again)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_both_engines_find_the_same_nonzeros(dtype):
+    X = data(density=0.2)[0].astype(dtype)
+    found = []
+    for backend in ("cython", NUMBA):
+        with use_backend(backend):
+            kernels = backends.current()
+        assert kernels.sparse_rows(X, 0.1, 1) == (True, None)
+        finite, arrays = kernels.sparse_rows(X, 0.3, 1)
+        assert finite
+        found.append(arrays)
+    for array, other in zip(*found, strict=True):
+        assert array.dtype == other.dtype
+        np.testing.assert_array_equal(array, other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_both_engines_find_what_is_not_finite(value, dtype):
+    X = data(density=0.2)[0].astype(dtype)
+    X[20, 7] = value
+    for backend in ("cython", NUMBA):
+        with use_backend(backend):
+            assert backends.current().sparse_rows(X, 1.0, 1) == (False, None)
+
+
+def test_read_only_data_needs_no_engine_of_its_own():
+    jit_engine = pytest.importorskip("fastdl.jit_engine")
+    X, y = data()
+    arguments, fit = {"sizes": [11, 5, 3]}, {"optimizer": SGD(0.1)}
+    wanted, _ = trained(arguments, fit, X, y, NUMBA)
+    compiled = len(jit_engine._train.signatures)
+    X.flags.writeable = y.flags.writeable = False
+    net, _ = trained(arguments, fit, X, y, NUMBA)
+    assert digest(net) == digest(wanted)
+    assert len(jit_engine._train.signatures) == compiled

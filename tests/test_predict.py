@@ -121,7 +121,7 @@ def test_rows_given_as_their_nonzeros(dtype):
     out = np.empty((211, 10), dtype)
     layout = net._network.prediction_layout(net._network.output_code)
     rows_without, _ = _engine.without_zeros(net._network, X)
-    kernels.infer(*layout, *_engine._dense_and_sparse(rows_without), out, 2)
+    kernels.infer(*layout, *_engine._dense_and_sparse(rows_without, kernels), out, 2)
     np.testing.assert_array_equal(out, net.predict(X))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import MLP, Callback, EarlyStopping, _engine, backends, fit_many
+from fastdl import MLP, Callback, EarlyStopping, _engine, activations, backends, fit_many
 from fastdl.optimizers import SGD, Adam, RMSprop
 from fastdl.schedules import ExponentialDecay
 
@@ -187,6 +187,18 @@ def test_the_callers_backend_trains(backend):
         alone.fit(X, Y, epochs=2, verbose=0)
     assert seen == [backend]
     assert state_of(net) == state_of(alone)
+
+
+@pytest.mark.parametrize("backend", ["cython", "numba", "reference"])
+def test_functions_of_ones_own(backend):
+    half = activations.Custom(lambda z: 0.5 * z, lambda z, a: 0.5, name="half")
+    variants = [({"activation": half}, {}), ({"activation": half, "dropout": 0.5}, {}), ({}, {})]
+    with fastdl.use_backend(backend):
+        networks, alone = ([network(arguments) for arguments, _ in variants] for _ in range(2))
+        fit_many(networks, X * (X > 1), Y, epochs=2, threads=2, verbose=0)
+        for net, other in zip(networks, alone, strict=True):
+            other.fit(X * (X > 1), Y, epochs=2, verbose=0)
+            assert state_of(net) == state_of(other)
 
 
 # ------------------------------------------------------------------------------------------ errors
