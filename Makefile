@@ -18,7 +18,7 @@ PYTEST_OPTIONS := --numprocesses=2 --dist=loadfile
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-default test-levels test-debug lint ulp compare bench docs dist clean
+.PHONY: help demo test test-default test-levels test-debug lint ulp compare to-accuracy bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -55,6 +55,9 @@ ulp: $(VENV)/installed-test  ## measure the error of exp, log, tanh, ... on each
 
 compare: $(VENV)/installed-bench  ## time the training loops against NumPy and JAX, in turns
 	$(BIN)/python bench/compare.py loops
+
+to-accuracy: $(VENV)/installed-bench  ## time the MNIST network from new to 97.5 % on validation
+	$(BIN)/python bench/to_accuracy.py
 
 bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
 	mkdir -p .benchmarks
