@@ -184,8 +184,8 @@ def test_fast_training_stops_at_the_first_round_past_the_target(data):
     assert accuracies[-1] > 0.9
     assert all(accuracy <= 0.9 for accuracy in accuracies[:-1])
     assert network.evaluate(*data[1])["accuracy"] == accuracies[-1]
-    # Two epochs of 1,200 images, then rounds of 6 epochs over 120 hard images and 120 others.
-    assert network.iterations == 2 * 10 + len(accuracies) * 6 * 2
+    # An epoch over 1,200 images, then rounds of 8 epochs over 144 hard images and 144 others.
+    assert network.iterations == 10 + len(accuracies) * 8 * 3
 
 
 def test_fast_training_gives_up(data):
@@ -210,10 +210,10 @@ def test_fast_training_goes_over_the_hard_images(data, monkeypatch):
     place = {image.tobytes(): index for index, image in enumerate(X)}
     rows = np.array([place[image.tobytes()] for image in images])
     np.testing.assert_array_equal(labels, y[rows])
-    assert len(set(rows)) == len(rows) == 240
-    assert set(rows[:120]) == set(np.argsort(probabilities)[:120])
-    assert set(weights[:120]) == {1}
-    assert set(weights[120:]) == {2}
+    assert len(set(rows)) == len(rows) == 288
+    assert set(rows[:144]) == set(np.argsort(probabilities)[:144])
+    assert set(weights[:144]) == {1}
+    assert set(weights[144:]) == {2}
 
 
 def test_fast_training_is_the_same_for_the_same_seed_and_for_one_hot_rows(data):
