@@ -24,7 +24,7 @@ SANITIZED_TESTS := $(patsubst %,$(CURDIR)/tests/test_%.py,\
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp compare \
-  roofline bench docs dist clean
+  roofline to-accuracy bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -75,6 +75,9 @@ compare: $(VENV)/installed-bench  ## time it against its peers, in turns; JOB=tr
 
 roofline: $(VENV)/installed-bench  ## measure the machine's limits, write bench/ROOFLINE.md's tables
 	$(BIN)/python bench/roofline.py bench/ROOFLINE.md
+
+to-accuracy: $(VENV)/installed-bench  ## time the MNIST network from new to 97.5 % on validation
+	$(BIN)/python bench/to_accuracy.py
 
 bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
 	mkdir -p .benchmarks

@@ -72,8 +72,11 @@ class SparseRows:
         return self.starts, self.columns, self.values, self.live
 
     def blocks(self, kernels):
-        """Edges (blocks + 1,) between blocks of features that cost a step of training about the same,
-        and how many entries of each row (n, blocks - 1) lie before each block but the first."""
+        """What the engine cuts rows by, as two arrays.
+
+        Edges (blocks + 1,) lie between blocks of features that cost a step of training about the
+        same; cuts (n, blocks - 1) count the entries of a row before each block but the first.
+        """
         if self._blocks is None:
             count, rows = kernels.BLOCKS, min(len(self), _SAMPLED_ROWS)
             entries = self.columns[self.starts[0] : self.starts[rows]]

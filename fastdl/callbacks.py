@@ -277,6 +277,50 @@ class EarlyStopping(_Monitor):
             self.model.set_weights(self.best_weights)
 
 
+class StopAt(_Monitor):
+    """Stop when a metric is better than a target.
+
+    Parameters
+    ----------
+    target : float
+        Training ends with the first epoch whose metric is past this; one equal to it is not.
+    monitor : str, default "val_accuracy"
+    mode : {"auto", "min", "max"}, default "auto"
+        Whether lower or higher is better; "auto" knows losses and accuracies.
+
+    Attributes
+    ----------
+    reached : bool
+        Whether the target was.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl import MLP
+    >>> from fastdl.callbacks import StopAt
+    >>> stop = StopAt(0.1, monitor="loss")
+    >>> history = MLP([1, 1], loss="mse", seed=0).fit(
+    ...     np.ones((4, 1)), np.ones(4), epochs=1000, callbacks=[stop], verbose=0)
+    >>> stop.reached, [loss < 0.1 for loss in history.history["loss"][-2:]]
+    (True, [False, True])
+    """
+
+    def __init__(self, target, monitor="val_accuracy", mode="auto"):
+        super().__init__(monitor, mode, min_delta=0.0)
+        self.target = checks.number("target", target)
+        self.reached = False
+
+    def on_train_begin(self, logs=None):
+        """Nothing is reached yet."""
+        self.reached = False
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Look at the metric."""
+        value = self._value(logs)
+        if value is not None and self._improves(value, self.target):
+            self.reached = self.model.stop_training = True
+
+
 class ReduceLROnPlateau(_Monitor):
     """Lower the learning rate when a metric has not improved for a number of epochs.
 

@@ -178,6 +178,64 @@ def test_a_keras_model_that_is_interrupted_has_learnt_so_far(data):
     assert not np.array_equal(model.get_weights()[0], before[0])
 
 
+def test_fast_training_stops_at_the_first_round_past_the_target(data):
+    network = mnist.build_network(seed=0)
+    accuracies = mnist.train_fast(network, data, target=0.9)
+    assert accuracies[-1] > 0.9
+    assert all(accuracy <= 0.9 for accuracy in accuracies[:-1])
+    assert network.evaluate(*data[1])["accuracy"] == accuracies[-1]
+    # An epoch over 1,200 images, then rounds of 8 epochs over 144 hard images and 144 others.
+    assert network.iterations == 10 + len(accuracies) * 8 * 3
+
+
+def test_fast_training_gives_up(data):
+    network = mnist.build_network(hidden=(8,), seed=0)
+    assert len(mnist.train_fast(network, data, target=1, max_rounds=2)) == 2
+
+
+def test_fast_training_goes_over_the_hard_images(data, monkeypatch):
+    network = mnist.build_network(seed=0)
+    (X, y), *_ = data
+    fit, probabilities, fitted = network.fit, [], []
+
+    def spy(images, labels, sample_weight=None, **settings):
+        if sample_weight is not None:
+            probabilities.append(network.predict(X)[np.arange(len(y)), y])
+            fitted.append((images, labels, sample_weight))
+        return fit(images, labels, sample_weight=sample_weight, **settings)
+
+    monkeypatch.setattr(network, "fit", spy)
+    mnist.train_fast(network, data, max_rounds=1)
+    [(images, labels, weights)], [probabilities] = fitted, probabilities
+    place = {image.tobytes(): index for index, image in enumerate(X)}
+    rows = np.array([place[image.tobytes()] for image in images])
+    np.testing.assert_array_equal(labels, y[rows])
+    assert len(set(rows)) == len(rows) == 288
+    assert set(rows[:144]) == set(np.argsort(probabilities)[:144])
+    assert set(weights[:144]) == {1}
+    assert set(weights[144:]) == {2}
+
+
+def test_fast_training_is_the_same_for_the_same_seed_and_for_one_hot_rows(data):
+    (X, y), (X_val, y_val), _ = data
+    one_hot = (X, np.eye(10)[y]), (X_val, np.eye(10)[y_val])
+    runs = [
+        mnist.train_fast(mnist.build_network(seed=seed), parts, target=1, max_rounds=1)
+        for seed, parts in ((5, data), (5, data), (5, one_hot))
+    ]
+    assert runs[0] == runs[1]
+    assert runs[2] == pytest.approx(runs[0], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"target": 97.5}, "target: 97.5 is not"), ({"max_rounds": 0}, "max_rounds: 0 is not")],
+)
+def test_fast_training_refuses_bad_settings(data, settings, message):
+    with pytest.raises(ValueError, match=message):
+        mnist.train_fast(mnist.build_network(hidden=(8,)), data, **settings)
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [

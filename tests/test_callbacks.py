@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdl import MLP, Callback, EarlyStopping, History, _engine, callbacks
-from fastdl.callbacks import LearningRateScheduler, ProgressBar, ReduceLROnPlateau
+from fastdl.callbacks import LearningRateScheduler, ProgressBar, ReduceLROnPlateau, StopAt
 from fastdl.optimizers import SGD
 
 X = np.random.default_rng(0).normal(size=(20, 4))
@@ -309,10 +309,39 @@ def test_direction_by_name(monitor, sign):
     assert run_epochs(stopping, monitor, falling[::-1])[0] == 1
 
 
-@pytest.mark.parametrize("kind", [EarlyStopping, ReduceLROnPlateau])
+@pytest.mark.parametrize(
+    ("monitor", "values", "ran"),
+    [
+        ("val_accuracy", [0.8, 0.9, 0.91, 0.95], 3),
+        ("val_loss", [1.2, 0.9, 0.89, 0.5], 3),
+        ("val_loss", [0.9, 0.9, float("nan"), 0.9], 4),
+    ],
+)
+def test_stop_at_a_target_wants_more_than_it(monitor, values, ran):
+    class Replay(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs[monitor] = values[epoch]
+
+    stop = StopAt(0.9, monitor)
+    history = MLP([4, 3]).fit(X, Y, epochs=4, callbacks=[Replay(), stop], verbose=0)
+    assert len(history.epoch) == ran
+    assert stop.reached == (ran < 4)
+
+
+def test_stop_at_forgets_the_training_before():
+    stop = StopAt(100, "loss")
+    MLP([4, 3]).fit(X, Y, callbacks=[stop], verbose=0)
+    assert stop.reached
+    stop.target = 0
+    MLP([4, 3]).fit(X, Y, callbacks=[stop], verbose=0)
+    assert not stop.reached
+
+
+@pytest.mark.parametrize("kind", [EarlyStopping, ReduceLROnPlateau, lambda: StopAt(1, "val_loss")])
 def test_a_missing_metric_is_warned_of(kind):
-    with pytest.warns(UserWarning, match=f"{kind.__name__}: there is no 'val_loss' among"):
-        history = MLP([4, 3]).fit(X, Y, epochs=3, callbacks=[kind()], verbose=0)
+    callback = kind()
+    with pytest.warns(UserWarning, match=f"{type(callback).__name__}: there is no 'val_loss' amo"):
+        history = MLP([4, 3]).fit(X, Y, epochs=3, callbacks=[callback], verbose=0)
     assert len(history.epoch) == 3
 
 
@@ -324,6 +353,8 @@ def test_a_missing_metric_is_warned_of(kind):
         (lambda: EarlyStopping(patience=-1), "patience: -1 is not"),
         (lambda: EarlyStopping(min_delta=float("nan")), "min_delta: nan is not"),
         (lambda: EarlyStopping(start_from_epoch=-1), "start_from_epoch: -1 is not"),
+        (lambda: StopAt(float("nan")), "target: nan is not"),
+        (lambda: StopAt(1, "f1"), "mode: 'auto' can't tell whether 'f1'"),
         (lambda: ReduceLROnPlateau(factor=1), "factor: 1 is not"),
         (lambda: ReduceLROnPlateau(cooldown=-1), "cooldown: -1 is not"),
         (lambda: ReduceLROnPlateau(min_lr=-1), "min_lr: -1 is not"),

@@ -128,6 +128,22 @@ def test_demo_mnist_without_keras_says_so(blocks, tmp_path, capsys, monkeypatch)
     assert "fastdl-kernels[keras]" in rows["the same weights in Keras: its evaluate"][1]
 
 
+def test_demo_mnist_fast(blocks, tmp_path, capsys):
+    assert run("demo", "mnist", "--fast", "--out", tmp_path / "out") == 0
+    rows = table(capsys.readouterr().out)
+    seconds = []
+    for seed in range(5):
+        known, ours, time = rows[f"seed {seed}: validation accuracy"]
+        assert known == "above 97.5 % in 1 s"
+        network = mnist.build_network(seed=seed)
+        accuracies = mnist.train_fast(network, blocks)
+        assert ours == f"{100 * accuracies[-1]:.2f} % ({len(accuracies)} rounds)"
+        seconds.append(float(time))
+    assert float(rows["median"][2]) == sorted(seconds)[2]
+    assert rows["under 1 s"][1] == f"{sum(time < 1 for time in seconds)} of 5"
+    assert not (tmp_path / "out").exists()
+
+
 def test_demo_runs_all_of_them_unless_told(tmp_path, capsys, monkeypatch):
     ran = []
     demos = {name: lambda folder, *_: ran.append(folder) for name in ("linear", "planar", "mnist")}
@@ -291,6 +307,8 @@ def test_predict_names_what_is_wrong_with_the_model(tmp_path, rows, content, cap
         (("demo", "--epochs", "0"), "'0' is not an integer >= 1"),
         (("demo", "--epochs", "many"), "'many' is not an integer >= 1"),
         (("demo", "--seed", "-1"), r"'-1' is not an integer in \[0, 4294967295\]"),
+        (("demo", "linear", "--fast"), "argument --fast: only for the assignment mnist"),
+        (("demo", "--fast"), "argument --fast: only for the assignment mnist"),
         (("predict", "model"), "fastdl predict: the following arguments are required: DATA"),
         (("info", "--all"), "unrecognized arguments: --all"),
     ],

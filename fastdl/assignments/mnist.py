@@ -3,6 +3,7 @@
     data = load_data()
     model = build_model()           # a Keras model; build_network() is the same as a fastdl.MLP
     history = train(model, data)    # either of them
+    train_fast(network, data)       # a network, until 97.5 % of X_val are right
     plot_learning_curves(history)
 
 Data is ((X_train, y_train), (X_val, y_val), (X_test, y_test)): images float32 in [0, 1], shape
@@ -10,13 +11,19 @@ Data is ((X_train, y_train), (X_val, y_val), (X_test, y_test)): images float32 i
 `model.set_weights(network.get_weights())`, and back likewise.
 """
 
-from .. import plots
+import math
+
+import numpy as np
+
+from .. import checks, plots
 from .._optional import optional_import
 from ..augment import augment_images
 from ..callbacks import EarlyStopping
 from ..datasets import load_mnist as load_data
 from ..keras import from_keras
 from ..network import MLP
+from ..optimizers import Adam
+from ..schedules import CosineDecay
 
 __all__ = [
     "augment_images",
@@ -27,6 +34,7 @@ __all__ = [
     "plot_learning_curves",
     "plot_weights",
     "train",
+    "train_fast",
 ]
 
 _IMAGE_SHAPE = (28, 28)
@@ -186,6 +194,94 @@ def train(
         # Also after Ctrl-C, which leaves the weights of a whole number of steps.
         if network is not model:
             model.set_weights(network.get_weights())
+
+
+# What `train_fast` does, chosen on seeds 10 to 23. With dropout of one half, training seems limited
+# by the noise of the gradients: in a random search (rates, momenta, batch sizes, first weights;
+# 1 to 3 seeds each) 5 epochs over all images ended at 97.2 % at best; 8 and 12, on two seeds and
+# not searched, at 97.4 and 97.6. Most images are soon learnt. Rounds over those that are not, with
+# others lest these be forgotten, took each of 25 seeds, 11 of them not among those chosen on, past
+# 97.5 %: 9 in two rounds, the steps of 5 epochs, and 16 in three. The two scales make no difference
+# beyond the noise of six seeds.
+_FULL_EPOCHS = 1
+_HARD_SHARE = 0.12
+_OTHERS_WEIGHT = 2.0
+_ROUNDS = 3
+_ROUND_EPOCHS = 8
+_FAST_BATCH_SIZE = 128
+_PEAK_RATE = 3e-3
+_WARMUP_SHARE = 0.1
+_LAST_RATE = 0.06  # as a fraction of the peak: enough to learn from in further rounds
+_OUTPUT_SCALE = 0.3  # of the last layer's first weights
+
+
+def train_fast(network, data, *, target=0.975, max_rounds=20):
+    """Train a new network until it is right about more than a share of the validation images.
+
+    After an epoch over all images come rounds over the hard ones, those whose label gets the least
+    probability, and as many drawn from the others, which count more. The rate of Adam rises and
+    falls over the expected number of steps. Each round ends with a validation.
+
+    Parameters
+    ----------
+    network : fastdl.MLP
+        As from `build_network`, untrained. Its seed also decides which images are drawn.
+    data : ((X_train, y_train), (X_val, y_val), ...)
+        Labels, or one-hot rows.
+    target : float, default 0.975
+        The accuracy on X_val to exceed.
+    max_rounds : int, default 20
+        Give up after so many; three are usually enough for MNIST.
+
+    Returns
+    -------
+    list of float
+        The accuracy on X_val after each round.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.assignments.mnist import build_network, train_fast
+    >>> images, labels = np.eye(784, dtype=np.float32).reshape(-1, 28, 28), np.arange(784) % 10
+    >>> network = build_network(hidden=(64,), dropout=0, seed=0)
+    >>> train_fast(network, ((images, labels), (images, labels)), target=0.9)[-1] > 0.9
+    True
+    """
+    target = checks.number("target", target, low=0, high=1)
+    max_rounds = checks.integer("max_rounds", max_rounds, low=1)
+    (X, y), validation, *_ = data
+    X, y = np.asarray(X), np.asarray(y)
+    labels = y if y.ndim == 1 else y.argmax(axis=1)
+    share = math.ceil(_HARD_SHARE * len(X))
+    steps = [
+        _FULL_EPOCHS * math.ceil(len(X) / _FAST_BATCH_SIZE),
+        _ROUNDS * _ROUND_EPOCHS * math.ceil(2 * share / _FAST_BATCH_SIZE),
+    ]
+    warmup = _WARMUP_SHARE * sum(steps)
+    rate = CosineDecay(0.0, sum(steps) - warmup, _LAST_RATE, _PEAK_RATE, warmup)
+    settings = {
+        "batch_size": _FAST_BATCH_SIZE,
+        "optimizer": Adam(rate, beta_2=0.97),
+        "verbose": 0,
+    }
+    generator = np.random.default_rng(network.seed)
+    weights = np.repeat([1.0, _OTHERS_WEIGHT], share)
+    network.weights[-2][...] *= _OUTPUT_SCALE
+    network.fit(X, y, epochs=_FULL_EPOCHS, **settings)
+    accuracies = []
+    while len(accuracies) < max_rounds and not (accuracies and accuracies[-1] > target):
+        order = np.argpartition(network.predict(X)[np.arange(len(y)), labels], share)
+        rows = np.concatenate(
+            [order[:share], generator.choice(order[share:], share, replace=False)]
+        )
+        network.fit(X[rows], y[rows], epochs=_ROUND_EPOCHS, sample_weight=weights, **settings)
+        accuracies.append(network.evaluate(*validation)["accuracy"])
+    return accuracies
 
 
 # ----------------------------------------------------------------------------------------- pictures
