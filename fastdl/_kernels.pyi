@@ -4,6 +4,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import disjoint_base
 
 _Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Integers: TypeAlias = npt.NDArray[np.int64]
@@ -231,14 +232,15 @@ def infer(
     threads: int,
 ) -> None: ...
 
+@disjoint_base
 class Predictor:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         sizes: _Integers,
         activations: _Integers,
         slopes: npt.NDArray[np.float64],
         parameters: _Floats,
-    ) -> None: ...
+    ) -> Predictor: ...
     def __call__(self, X: object, out: object) -> _Floats | None: ...
 
 def sparse_rows(inputs: _Floats, density: float, threads: int) -> tuple[bool, _Rows | None]: ...
