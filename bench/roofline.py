@@ -43,7 +43,7 @@ LOSS_OPERATIONS = 30  # for an output: an exponential and a logarithm's share, b
 BYTES_PER_NONZERO = (
     12  # read value and column, write the value to its place in the transposed batch
 )
-BARRIERS = 8  # in a step of four layers: 3 forward, 1 at the loss, 3 backward, 1 at the end
+BARRIERS = 8  # in a step of four layers: 4 forward, 1 at the loss, 3 backward
 MACHINE_ROWS = {
     "multiply-add, float32": ("fma", 1e9, "GFLOP/s"),
     "read L1": ("read_l1", 1e9, "GB/s"),

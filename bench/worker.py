@@ -123,7 +123,7 @@ def serve(job, library, commands, replies):
 
     actions = {
         "first": first,
-        "time": lambda calls: seconds_per_call(job.call(library), calls),
+        "time": lambda calls: seconds_per_call(job.call(library), calls) / job.pieces(library),
     }
     while True:
         try:

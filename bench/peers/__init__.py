@@ -6,8 +6,8 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -100,7 +100,8 @@ class Job:
     sets everything up when called for the first time and gives comparable results. `agree` takes
     two such results, fastdl's second, and raises where they are not the same. They are compared
     at `check_size`, a size at which rounding has not yet had its way. `prepare` is called once
-    before anything is timed.
+    before anything is timed. Of the libraries in `together` a call does so many pieces of work at
+    once, and its time is divided by their number.
     """
 
     name: str
@@ -109,10 +110,15 @@ class Job:
     check_size: int
     agree: Callable
     prepare: Callable = lambda: None
+    together: Mapping[str, int] = field(default_factory=dict)
 
     def call(self, library):
         """What is timed, as a function of no arguments."""
-        return functools.partial(self.libraries[library], self.size)
+        return functools.partial(self.libraries[library], self.size * self.pieces(library))
+
+    def pieces(self, library):
+        """How many pieces of work a call does."""
+        return self.together.get(library, 1)
 
     def run(self, library):
         return self.call(library)()
