@@ -42,8 +42,10 @@ SPARSE_DENSITY = 0.3
 # Inputs to look through for each thread: creating one takes as long as a tenth of them.
 _THREADED_INPUTS = 1 << 18
 
-# Multiplications of a step for each thread: with fewer, they wait for each other too often.
-_THREADED_PRODUCTS = 2_000_000
+# Multiplications of a forward pass for each thread. With fewer in a step of training, they wait for each
+# other too often; a prediction has to start them first.
+_THREADED_TRAINING = 300_000
+_THREADED_PREDICTION = 8_000_000
 
 # The most steps of one call: of the smallest networks, as many as fit between two looks for Ctrl-C;
 # of a learning rate that is a Python function, few that go to waste.
@@ -527,9 +529,9 @@ def _dense(inputs):
     return inputs.toarray() if isinstance(inputs, SparseRows) else inputs
 
 
-def _threads(network, rows):
-    """How many threads a step with so many rows is worth, of those the process may use."""
-    worth = rows * len(network.parameters) // _THREADED_PRODUCTS
+def _threads(network, rows, products=_THREADED_TRAINING):
+    """How many threads so many rows at once are worth, of those the process may use."""
+    worth = rows * len(network.parameters) // products
     # To ask the system takes longer than many a step.
     return min(backends.available_threads(), worth) if worth > 1 else 1
 
@@ -567,7 +569,7 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
             network.parameters,
             *_dense_and_sparse(data.inputs, kernels),
             batch.outputs[-1],
-            workspace.threads or _threads(network, rows),
+            workspace.threads or _threads(network, rows, _THREADED_PREDICTION),
         )
         loss = _loss(kernels, network, batch, data)
         totals += (loss * rows, _correct(network, batch, data), rows)
@@ -594,7 +596,7 @@ def predict(network, inputs, output_code, out):
             *network.prediction_layout(output_code),
             *_dense_and_sparse(inputs, kernels),
             out,
-            _threads(network, len(inputs)),
+            _threads(network, len(inputs), _THREADED_PREDICTION),
         )
         return
     workspace = Workspace(network)

@@ -2,8 +2,9 @@
  *
  * No thread outlives the call, so a process may fork between calls, and nothing has to be shut down.
  * Creating one costs some 20 microseconds, which a call of many steps does not feel. A wait at the
- * barrier is mostly shorter than the system could put a thread to sleep: it spins, and gives way
- * after a while, for the case that more threads run than there are cores.
+ * barrier is mostly shorter than the system could put a thread to sleep: it spins. Where it takes long,
+ * because more threads run than there are cores, it sleeps until it is woken: to yield alone gives
+ * little away, and a meeting took the milliseconds that the system leaves a thread on a core.
  */
 #ifndef FASTDL_THREADS_H
 #define FASTDL_THREADS_H
@@ -13,9 +14,17 @@
 #include <stdatomic.h>
 #include <time.h>
 
+#if defined(__linux__)
+#include <limits.h>
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #define MOST_THREADS 64
 #define EAGER_SPINS 1000 /* some microseconds; a pause would be felt */
-#define SPINS 1200       /* some 10 microseconds: longer than phases differ, less than sleep costs */
+#define SPINS 1200       /* a few microseconds more */
+#define YIELDS 1500      /* some 100 microseconds in all: no phase's threads differ by as much */
 
 static inline double seconds(void) {
     struct timespec now;
@@ -35,24 +44,51 @@ static inline void relax(void) {
  * from core to core for a meeting, where a common counter and a common flag take three. */
 typedef struct {
     int threads;
+    _Alignas(64) atomic_int sleepers;
     struct {
         _Alignas(64) atomic_int meetings;
     } arrivals[MOST_THREADS];
 } barrier;
 
+#if defined(__linux__)
+static inline void wake(atomic_int *word) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+/* Until it is woken, or at once where the word has another value by now. */
+static inline void sleep_on(atomic_int *word, int value) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+#else
+static inline void wake(atomic_int *word) { (void)word; }
+static inline void sleep_on(atomic_int *word, int value) {
+    (void)word, (void)value;
+    sched_yield();
+}
+#endif
+
 /* Returns when all threads have called it; what they wrote before is then seen by all. */
 static inline void meet(barrier *b, int thread) {
     if (b->threads == 1) return;
-    const int now = atomic_load_explicit(&b->arrivals[thread].meetings, memory_order_relaxed) + 1;
-    atomic_store_explicit(&b->arrivals[thread].meetings, now, memory_order_release);
-    for (int t = 0; t < b->threads; t++)
-        for (int spins = 0;
-             atomic_load_explicit(&b->arrivals[t].meetings, memory_order_acquire) - now < 0; spins++) {
-            if (spins > SPINS)
+    atomic_int *own = &b->arrivals[thread].meetings;
+    const int now = atomic_load_explicit(own, memory_order_relaxed) + 1;
+    /* In one order with the other thread's look at it: who goes to sleep is seen, or sees this. */
+    atomic_store(own, now);
+    if (atomic_load(&b->sleepers)) wake(own);
+    for (int t = 0; t < b->threads; t++) {
+        atomic_int *other = &b->arrivals[t].meetings;
+        int seen;
+        for (int spins = 0; (seen = atomic_load_explicit(other, memory_order_acquire)) - now < 0; spins++) {
+            if (spins > YIELDS) {
+                atomic_fetch_add(&b->sleepers, 1);
+                if ((seen = atomic_load(other)) - now < 0) sleep_on(other, seen);
+                atomic_fetch_sub(&b->sleepers, 1);
+            } else if (spins > SPINS) {
                 sched_yield();
-            else if (spins > EAGER_SPINS)
+            } else if (spins > EAGER_SPINS) {
                 relax();
+            }
         }
+    }
 }
 
 typedef struct {

@@ -32,4 +32,4 @@ def trained_by_several_threads(monkeypatch):
     if count := int(os.environ.get("FASTDL_TEST_THREADS", "0")):
         from fastdl import _engine
 
-        monkeypatch.setattr(_engine, "_threads", lambda network, rows: count)
+        monkeypatch.setattr(_engine, "_threads", lambda *_: count)

@@ -51,7 +51,7 @@ def digits_digest(X, y, seed=0):
 
 def digits_digest_elsewhere(X, y, threads):
     """The same in a process of its own, where the number of threads is still to be set."""
-    _engine._threads = lambda network, rows: threads
+    _engine._threads = lambda *_: threads
     return digits_digest(X, y)
 
 

@@ -49,7 +49,7 @@ def threads(request, monkeypatch):
         with use_backend(NUMBA):
             yield
     else:
-        monkeypatch.setattr(_engine, "_threads", lambda network, rows: request.param)
+        monkeypatch.setattr(_engine, "_threads", lambda *_: request.param)
         yield
 
 
@@ -298,7 +298,7 @@ def test_any_cut_gives_the_same_bits(monkeypatch):
     fit = {"batch_size": 64, "optimizer": Adam(0.01, global_clipnorm=0.5)}
     results = set()
     for threads, density in itertools.product([1, 2, 3, 4], [0, 0.5]):
-        monkeypatch.setattr(_engine, "_threads", lambda network, rows, count=threads: count)
+        monkeypatch.setattr(_engine, "_threads", lambda *_, count=threads: count)
         monkeypatch.setattr(_engine, "SPARSE_DENSITY", density)
         results.add(digest(trained(arguments, fit, X, y)[0]))
     assert len(results) == 1

@@ -27,14 +27,14 @@ def digits():
 @pytest.fixture
 def threads(monkeypatch):
     """Sets how many threads every training of this process takes."""
-    return lambda count: monkeypatch.setattr(_engine, "_threads", lambda network, rows: count)
+    return lambda count: monkeypatch.setattr(_engine, "_threads", lambda *_: count)
 
 
 @pytest.fixture(scope="module")
 def wanted(digits):
     """The bits of one thread."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_engine, "_threads", lambda network, rows: 1)
+        patch.setattr(_engine, "_threads", lambda *_: 1)
         return digits_digest(*digits)
 
 

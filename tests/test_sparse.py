@@ -370,6 +370,6 @@ def test_large_arrays_are_compressed_by_several_threads(monkeypatch):
     one = trained(X, y, epochs=1)
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr("fastdl.backends.available_threads", lambda: 8)
-    monkeypatch.setattr(_engine, "_threads", lambda network, rows: 1)
+    monkeypatch.setattr(_engine, "_threads", lambda *_: 1)
     assert_identical(trained(X, y, epochs=1), one)
     assert used == [1, 3]
