@@ -42,8 +42,8 @@ SPARSE_DENSITY = 0.3
 # Inputs to look through for each thread: creating one takes as long as a tenth of them.
 _THREADED_INPUTS = 1 << 18
 
-# Multiplications of a forward pass for each thread. With fewer in a step of training, they wait for each
-# other too often; a prediction has to start them first.
+# Multiplications of a forward pass for each thread. With fewer in a step of training, they wait for
+# each other too often; a prediction has to start them first.
 _THREADED_TRAINING = 300_000
 _THREADED_PREDICTION = 8_000_000
 
