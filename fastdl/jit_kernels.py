@@ -33,8 +33,8 @@ from .reference import (
 )
 
 # The GIL is not needed, division by zero gives an infinity, and floating-point arithmetic stays
-# IEEE's: no `fastmath`, which would break NaN. Said outright, or a function would take it over from the
-# one that first calls it.
+# IEEE's: no `fastmath`, which would break NaN. Said outright, or a function would take it over from
+# the one that first calls it.
 _compile = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=False)
 
 
