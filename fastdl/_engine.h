@@ -110,6 +110,11 @@ typedef struct {
     ptrdiff_t blocks;
     ptrdiff_t words;       /* of 32 rows in a batch */
     ptrdiff_t next;        /* where the next batch begins */
+    /* Rows of the first layer's weights that wait, see catch_up. NULL where none may. */
+    int32_t *taken;        /* (inputs,) steps that each row has taken since all were level */
+    REAL *rates;           /* (threads, MOST_IDLE) of those steps */
+    int32_t *late;         /* (inputs,) which rows have to catch up */
+    int waiting;           /* how many steps */
 } FN(engine);
 
 /* --------------------------------------------------------------------------- dividing the work */
@@ -913,6 +918,50 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
     }
 }
 
+/* Whether some row of the batch has an input. */
+INLINE int FN(occurs)(const uint32_t *present, ptrdiff_t words, ptrdiff_t stride) {
+    uint32_t bits = 0;
+    for (ptrdiff_t w = 0; w < words; w++) bits |= present[w * stride];
+    return bits != 0;
+}
+
+/* Brings own rows of the first layer's weights level with the step: those whose input occurs in the
+ * batch, or all. Where an input is zero in a whole batch, so is the gradient, but momentum moves its
+ * weights on. That can wait until they are needed, and then several steps go through memory at once; of
+ * MNIST's live rows a third wait at any time. */
+static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, int all) {
+    const FN(layer) *y = e->layer;
+    const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
+    const uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
+    const int32_t *live = e->p.live;
+    int32_t *late = e->late + view.first;
+    ptrdiff_t next = 0, count = 0;
+    for (ptrdiff_t i = 0; i < view.stride; i++) {
+        const ptrdiff_t input = view.first + i;
+        if (live) {
+            while (next < e->p.live_count && live[next] < input) next++;
+            if (next == e->p.live_count) break;
+            if (live[next] != input) continue;
+        }
+        late[count] = (int32_t)input;
+        count += e->taken[input] != e->waiting &&
+                 (all || FN(occurs)(present + i, e->words, view.stride));
+    }
+    REAL *const arrays[3] = {e->parameters, e->slots[0], e->slots[1]};
+    for (ptrdiff_t k = 0; k < count; k++) {
+        const ptrdiff_t at = y->offset + late[k] * y->outputs;
+        /* They were last used some steps ago, and lie in the third-level cache. */
+        for (int a = 0; a < 3 && arrays[a] && k + 1 < count; a++) {
+            const REAL *following = arrays[a] + y->offset + late[k + 1] * y->outputs;
+            for (ptrdiff_t o = 0; o < y->outputs; o += 64 / sizeof(REAL))
+                __builtin_prefetch(following + o, 1);
+        }
+        FN(idle)(rule, e->rates + thread * MOST_IDLE, e->taken[late[k]], e->waiting, arrays[0] + at,
+                 arrays[1] ? arrays[1] + at : NULL, arrays[2] ? arrays[2] + at : NULL, y->outputs);
+        e->taken[late[k]] = e->waiting;
+    }
+}
+
 /* The same as dense_step, for a block that is listed. */
 static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                             FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
@@ -931,13 +980,21 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * e->most_sums;
     const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
     for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * view.stride, 0, width * sizeof(REAL));
-    /* Inputs that never occur need no step. */
+    /* Inputs that never occur need no step, and those that don't in this batch may wait. */
     const int32_t *live = l == 0 ? e->p.live : NULL;
+    int32_t *taken = l == 0 ? e->taken : NULL;
     ptrdiff_t next = 0;
     while (live && next < e->p.live_count && live[next] < range.start) next++;
     for (ptrdiff_t i = range.start, count; i < range.stop; i += count) {
         count = range.stop - i < most ? range.stop - i : most;
-        if (live) {
+        if (taken) {
+            while (i < range.stop && !FN(occurs)(present + i - range.start, words, view.stride)) i++;
+            for (count = 0; i + count < range.stop && count < most &&
+                            FN(occurs)(present + i + count - range.start, words, view.stride);
+                 count++)
+                taken[i + count] = e->waiting + 1;
+            if (!count) break;
+        } else if (live) {
             if (next == e->p.live_count || live[next] >= range.stop) break;
             i = live[next];
             for (count = 0; next < e->p.live_count && count < most && live[next] == i + count &&
@@ -1227,6 +1284,7 @@ static void FN(train_thread)(void *job, int thread) {
         mine.next = start + rows;
         FN(gather_targets)(&mine, order, start, share);
         FN(take_inputs)(&mine, order, start, rows, thread);
+        if (e->taken) FN(catch_up)(&mine, &rule, thread, 0);
         FN(forward)(&mine, rows, thread);
         FN(loss_part)(&mine, order, start, rows, share);
         if (e->p.l1 != 0 || e->p.l2 != 0) FN(sum_blocks)(&mine, thread, 1);
@@ -1241,6 +1299,15 @@ static void FN(train_thread)(void *job, int thread) {
         if (e->gradients) {
             FN(clipped_update)(&mine, e->meeting, &rule, thread);
             meet(e->meeting, thread);
+        }
+        if (e->taken) {
+            e->rates[thread * MOST_IDLE + mine.waiting++] = rule.rate;
+            if (stop || mine.waiting == MOST_IDLE) {
+                FN(catch_up)(&mine, &rule, thread, 1);
+                const FN(view) own = FN(view_inputs)(e->layer, thread, threads);
+                memset(e->taken + own.first, 0, own.stride * sizeof *e->taken);
+                mine.waiting = 0;
+            }
         }
         if (stop) break;
         mine.p.iteration++;
@@ -1305,6 +1372,13 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     for (int i = 0; i < 2; i++)
         e->parts[i] = FN(carve)(&scratch, &used, PARTS * batch * e->widest * real);
     if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, batch * features * real);
+    const FN(layer) *y = e->layer;
+    if (y->lists && FN(can_idle)(e->p.optimizer, e->p.weight_decay) && !e->gradients &&
+        e->p.l1 == 0 && e->p.l2 == 0) {
+        e->taken = FN(carve)(&scratch, &used, features * sizeof *e->taken);
+        e->late = FN(carve)(&scratch, &used, features * sizeof *e->late);
+        e->rates = FN(carve)(&scratch, &used, e->p.threads * MOST_IDLE * real);
+    }
     e->sums = FN(carve)(&scratch, &used, e->p.threads * e->most_sums * real);
     e->panels = FN(carve)(&scratch, &used, e->p.threads * batch * e->widest_dense * real);
     e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
@@ -1385,6 +1459,7 @@ static ptrdiff_t FN(train)(const plan *p) {
     char *scratch = scratch_memory(FN(lay_out)(&e, NULL));
     if (!scratch) return -1;
     FN(lay_out)(&e, scratch);
+    if (e.taken) memset(e.taken, 0, e.layer[0].inputs * sizeof *e.taken);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
     const int status = run_threads(FN(train_thread), &e, p->threads);

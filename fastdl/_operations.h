@@ -524,7 +524,90 @@ INLINE void FN(apply_vectors)(const FN(rule) *rule, REAL *parameters, const REAL
     }
 }
 
+/* Steps that a row of weights may wait for. */
+#define MOST_IDLE 512
+
+/* Whether parameters without a gradient may wait: `idle` knows the simpler rules. */
+INLINE int FN(can_idle)(int kind, double weight_decay) { return kind != NESTEROV && weight_decay == 0; }
+
+INLINE int FN(all_equal)(FN(vector) a, FN(vector) b) {
+#if defined(__AVX512F__) && SINGLE
+    return !_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
+#elif defined(__AVX512F__)
+    return !_mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ);
+#else
+    int equal = 1;
+    for (int i = 0; i < LANES; i++) equal &= a[i] == b[i];
+    return equal;
+#endif
+}
+
+/* Adam's part of `idle_vectors`, for a few vectors, since the steps of one wait for each other. */
+INLINE void FN(idle_adam)(const FN(rule) *rule, const REAL *rates, int start, int stop,
+                          REAL *parameters, REAL *first, REAL *second, int vectors) {
+    /* Steps shrink by beta_1 / sqrt(beta_2), whatever rounding and the correction of the bias do: once
+     * one is too small to change a parameter, so are all that follow. */
+    const int shrinks = rule->epsilon > (REAL)1e-12 &&
+                        (1 - rule->take) * (REAL)1.05 < (REAL)0.99 * FN(square_root)(1 - rule->take_2);
+    FN(vector) w[4], m[4], v[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < vectors; i++)
+        w[i] = AT(parameters, i * LANES), m[i] = AT(first, i * LANES), v[i] = AT(second, i * LANES);
+    int moves = 1;
+    for (int s = start; s < stop; s++) {
+        moves |= rates[s] > (REAL)1.05 * rates[s > start ? s - 1 : s];
+        int moved = 0;
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++) {
+            m[i] -= m[i] * rule->take;
+            v[i] -= v[i] * rule->take_2;
+            if (!moves) continue;
+            const FN(vector) before = w[i];
+            w[i] -= FN(over_root)(rates[s] * m[i], v[i], rule->epsilon);
+            moved |= !FN(all_equal)(w[i], before);
+        }
+        moves = moved || !shrinks;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < vectors; i++)
+        AT(parameters, i * LANES) = w[i], AT(first, i * LANES) = m[i], AT(second, i * LANES) = v[i];
+}
+
+/* Steps `start` to `stop` of n parameters whose gradients are zero, n a multiple of LANES, rates[s] being
+ * the rate of each step: bit for bit
+ * what `apply` makes of zeros, with the parameters in registers for all the steps. */
+INLINE void FN(idle_vectors)(const FN(rule) *rule, const REAL *rates, int start, int stop,
+                             REAL *parameters, REAL *first, REAL *second, ptrdiff_t n) {
+    const FN(rule) r = *rule;
+    if (r.kind == ADAM) {
+        ptrdiff_t i = 0;
+        for (; i + 4 * LANES <= n; i += 4 * LANES)
+            FN(idle_adam)(&r, rates, start, stop, parameters + i, first + i, second + i, 4);
+        for (; i < n; i += LANES)
+            FN(idle_adam)(&r, rates, start, stop, parameters + i, first + i, second + i, 1);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < n && r.kind != SGD; i += LANES) { /* of SGD nothing changes */
+        FN(vector) w = AT(parameters, i), slot = AT(first, i);
+        for (int s = start; s < stop; s++) {
+            slot *= r.keep;
+            if (r.kind == MOMENTUM) w += slot;
+        }
+        AT(parameters, i) = w;
+        AT(first, i) = slot;
+    }
+}
+
 #undef AT
+
+/* The last few elements of the arrays that there are, to copies or back. */
+INLINE void FN(copy_rest)(REAL *const arrays[3], ptrdiff_t whole, ptrdiff_t rest,
+                          REAL copies[4][LANES], int out) {
+    for (int a = 0; a < 3; a++)
+        if (arrays[a])
+            memcpy(out ? copies[a] : arrays[a] + whole, out ? arrays[a] + whole : copies[a],
+                   rest * sizeof(REAL));
+}
 
 /* One step of any number of parameters; `first` and `second` are the optimizer's slots, NULL where it
  * has none. */
@@ -536,13 +619,23 @@ INLINE void FN(apply)(const FN(rule) *rule, REAL *parameters, const REAL *gradie
     /* The last few as a vector of their own, in copies: beyond them lies something else. */
     REAL copies[4][LANES] __attribute__((aligned(64))) = {{0}};
     REAL *const arrays[3] = {parameters, first, second};
-    const size_t bytes = rest * sizeof(REAL);
-    for (int a = 0; a < 3; a++)
-        if (arrays[a]) memcpy(copies[a], arrays[a] + whole, bytes);
-    memcpy(copies[3], gradients + whole, bytes);
+    FN(copy_rest)(arrays, whole, rest, copies, 1);
+    memcpy(copies[3], gradients + whole, rest * sizeof(REAL));
     FN(apply_vectors)(rule, copies[0], copies[3], copies[1], copies[2], LANES);
-    for (int a = 0; a < 3; a++)
-        if (arrays[a]) memcpy(arrays[a] + whole, copies[a], bytes);
+    FN(copy_rest)(arrays, whole, rest, copies, 0);
+}
+
+/* The same for `idle_vectors`. */
+INLINE void FN(idle)(const FN(rule) *rule, const REAL *rates, int start, int stop,
+                     REAL *parameters, REAL *first, REAL *second, ptrdiff_t n) {
+    const ptrdiff_t whole = n / LANES * LANES, rest = n - whole;
+    FN(idle_vectors)(rule, rates, start, stop, parameters, first, second, whole);
+    if (!rest) return;
+    REAL copies[4][LANES] __attribute__((aligned(64))) = {{0}};
+    REAL *const arrays[3] = {parameters, first, second};
+    FN(copy_rest)(arrays, whole, rest, copies, 1);
+    FN(idle_vectors)(rule, rates, start, stop, copies[0], copies[1], copies[2], LANES);
+    FN(copy_rest)(arrays, whole, rest, copies, 0);
 }
 
 /* The whole of `apply`, for arrays. */
