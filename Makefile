@@ -24,7 +24,7 @@ SANITIZED_TESTS := $(patsubst %,$(CURDIR)/tests/test_%.py,\
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp compare \
-  roofline to-accuracy bench docs dist clean
+  cost roofline to-accuracy bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -72,6 +72,10 @@ ulp: $(VENV)/installed-test  ## measure the error of exp, log, tanh, ... on each
 
 compare: $(VENV)/installed-bench  ## time it against its peers, in turns; JOB=training for one suite
 	$(BIN)/python bench/compare.py $(JOB)
+
+cost: $(VENV)/installed-bench  ## time epochs against rows, width and batch; write tables, draw
+	mkdir -p .benchmarks
+	$(BIN)/python bench/cost.py .benchmarks/cost.json docs/benchmarks.md
 
 roofline: $(VENV)/installed-bench  ## measure the machine's limits, write bench/ROOFLINE.md's tables
 	$(BIN)/python bench/roofline.py bench/ROOFLINE.md

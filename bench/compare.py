@@ -9,8 +9,11 @@
 Turns share what the machine is doing besides, so ratios are worth more than times. Each contestant
 has a process of its own (see worker.py), waiting while another has its turn. That all get the same
 results is checked first, and the first call, with what it compiles, is timed apart. Peers that use
-threads run with one and with all, and count with the better one. Exits with 1 where what the
-project promises is not reached.
+threads run with one and with all, and count with the better one.
+
+A contestant may take `--seconds` a turn, on average. One that needs longer has fewer turns, three
+at least, spread evenly over all; and of a library's settings, one that is clearly the slower after
+three turns has no more. Exits with 1 where what the project promises is not reached.
 """
 
 import argparse
@@ -19,6 +22,7 @@ import importlib
 import os
 import statistics
 import sys
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
@@ -77,16 +81,55 @@ EPOCHS, SEEDS = 13, range(5)
 ACCURACY_MARGIN = 0.0015
 
 
+FEWEST_TURNS = 3
+CLEARLY = 1.1  # times as long as the library's other setting: the better one is beyond doubt
+
+
 class Result(NamedTuple):
     label: str
     library: str
     seconds: float  # median of a run
     first: float
+    turns: int
 
 
-def time_in_turns(module, job, repeats):
-    """The `Result` of each contestant, over `repeats` turns of all."""
-    entries = []
+@dataclass
+class Contestant:
+    """A library with one setting, waiting in its process, and the seconds of a run in each turn."""
+
+    label: str
+    library: str
+    first: float
+    worker: Worker
+    calls: int
+    samples: list[float] = field(default_factory=list)
+
+    @property
+    def median(self):
+        return statistics.median(self.samples)
+
+    def is_behind(self, contestants):
+        """Whether another setting of this library is clearly faster; after three turns of both."""
+        medians = [
+            other.median
+            for other in contestants
+            if other.library == self.library and len(other.samples) >= FEWEST_TURNS
+        ]
+        return len(self.samples) >= FEWEST_TURNS and self.median > CLEARLY * min(medians)
+
+
+def turns_within(seconds, repeats, needed, fewest=FEWEST_TURNS):
+    """Which of so many turns a contestant has that needs so many seconds for one.
+
+    As many as take no more than `repeats * seconds`, or `fewest`, from the first to the last turn.
+    """
+    count = min(repeats, max(fewest, int(repeats * seconds / needed)))
+    return {i * (repeats - 1) // max(1, count - 1) for i in range(count)}
+
+
+def time_in_turns(module, job, repeats, seconds, fewest=FEWEST_TURNS):
+    """The `Result` of each contestant, over `repeats` turns, of which the slow have fewer."""
+    contestants = []
     with contextlib.ExitStack() as stack:
         expected = None
         for label, library, environment in peers.contestants(job):
@@ -94,14 +137,19 @@ def time_in_turns(module, job, repeats):
             first, result = worker.first()
             expected = result if expected is None else expected  # fastdl's: the first one
             job.agree(result, expected)
-            entries.append((label, library, first, worker, worker.enough_calls(), []))
+            contestants.append(Contestant(label, library, first, worker, worker.enough_calls()))
         for turn in range(repeats):
             # Back and forth, so that none always follows the same one.
-            for *_, worker, calls, samples in entries[:: -1 if turn % 2 else 1]:
-                samples.append(worker.time(calls))
+            for one in contestants[:: -1 if turn % 2 else 1]:
+                if turn:  # the first one is everybody's, and says what a turn takes
+                    needed = one.samples[0] * one.calls * job.pieces(one.library)
+                    turns = turns_within(seconds, repeats, needed, fewest)
+                    if turn not in turns or one.is_behind(contestants):
+                        continue
+                one.samples.append(one.worker.time(one.calls))
     return [
-        Result(label, library, statistics.median(samples), first)
-        for label, library, first, _, _, samples in entries
+        Result(one.label, one.library, one.median, one.first, len(one.samples))
+        for one in contestants
     ]
 
 
@@ -134,21 +182,25 @@ def judge(job, results):
         yield f"fastdl: {own * 1e6:.2f} µs, at most {most * 1e6:g}", own <= most
 
 
-def compare(suite, repeats, select=""):
+def compare(suite, repeats, seconds, select=""):
     """Print a table for each job with `select` in its name; return whether all limits are met."""
     module = f"peers.{suite}"
     all_met = True
     for job in importlib.import_module(module).jobs():
         if select not in job.name:
             continue
-        results = time_in_turns(module, job, repeats)
+        results = time_in_turns(module, job, repeats, seconds)
         own = best(results, ("fastdl",))
-        print(f"\n{job.name}\n{'':<34}{'median':>14}{'ratio':>9}{'first call':>15}")
-        for label, _, seconds, first in results:
-            ratio = seconds / own
-            print(f"{label:<34}{seconds * 1e3:>11.4f} ms{ratio:>8.2f}x{first * 1e3:>12.1f} ms")
+        show(job.name, results, own)
         all_met &= announce(judge(job.name, results))
     return all_met
+
+
+def show(name, results, own):
+    print(f"\n{name}\n{'':<34}{'median':>14}{'ratio':>9}{'turns':>7}{'first call':>15}")
+    for label, _, seconds, first, turns in results:
+        times = f"{seconds * 1e3:>11.4f} ms{seconds / own:>8.2f}x"
+        print(f"{label:<34}{times}{turns:>7}{first * 1e3:>12.1f} ms", flush=True)
 
 
 def announce(judgements):
@@ -176,11 +228,14 @@ def compare_accuracy(epochs=EPOCHS, seeds=SEEDS):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("jobs", choices=[*SUITES, "accuracy", "all"])
-    parser.add_argument("--repeats", type=int, default=7, help="turns of each contestant")
+    parser.add_argument("--repeats", type=int, default=7, help="turns of all")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="of each contestant in a turn, on average"
+    )
     parser.add_argument("--select", default="", help="only the jobs with this in their name")
     options = parser.parse_args(arguments)
     met = [
-        compare(suite, options.repeats, options.select)
+        compare(suite, options.repeats, options.seconds, options.select)
         for suite in SUITES
         if options.jobs in (suite, "all")
     ]

@@ -2,31 +2,19 @@
 
 import functools
 import importlib
-import importlib.metadata
 import os
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 
+import machine
 import pytest
-from peers import MODULES, installed
+from peers import MODULES
 from worker import Worker
-
-import fastdl
-from fastdl import backends
-
-# What a library's module comes from, where that has another name.
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    modules = {MODULES[library] for library in MODULES if installed(library)} - {"fastdl"}
-    machine_info["versions"] = {"fastdl": fastdl.__version__} | {
-        name: importlib.metadata.version(name)
-        for name in sorted(DISTRIBUTIONS.get(module, module) for module in modules)
-    }
-    machine_info["cpu_level"] = backends.cpu_level()
-    machine_info["cores"] = len(os.sched_getaffinity(0))
+    machine_info.update(machine.facts(MODULES))
 
 
 @pytest.fixture

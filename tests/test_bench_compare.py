@@ -1,5 +1,7 @@
 """What bench/compare.py makes of the times that it took, and the jobs that its promises name."""
 
+import contextlib
+
 import compare
 import peers
 import pytest
@@ -7,11 +9,11 @@ from compare import Limit, Result
 from peers import loops, predict, training
 
 RESULTS = [
-    Result("fastdl", "fastdl", 1.0, 1.0),
-    Result("fastdl (1 thread)", "fastdl (1 thread)", 2.0, 1.0),
-    Result("JAX", "JAX", 8.0, 1.0),
-    Result("JAX, 1 thread", "JAX", 6.0, 1.0),
-    Result("PyTorch", "PyTorch", 3.0, 1.0),
+    Result("fastdl", "fastdl", 1.0, 1.0, 7),
+    Result("fastdl (1 thread)", "fastdl (1 thread)", 2.0, 1.0, 7),
+    Result("JAX", "JAX", 8.0, 1.0, 7),
+    Result("JAX, 1 thread", "JAX", 6.0, 1.0, 7),
+    Result("PyTorch", "PyTorch", 3.0, 1.0, 7),
 ]
 
 
@@ -90,3 +92,111 @@ def test_settings_of_a_library_with_threads(monkeypatch):
     assert list(peers.settings("Numba")) == [("", {})]
     monkeypatch.setattr(peers.backends, "available_threads", lambda: 1)
     assert list(peers.settings("JAX")) == [("", {})]
+
+
+# ------------------------------------------------------------------------------------------ turns
+
+
+@pytest.fixture
+def in_turns(monkeypatch):
+    """Let contestants take made-up seconds; return their results, and who had each turn."""
+
+    def in_turns(contestants, pieces=None, calls=1, **options):
+        log = []
+
+        class Worker(contextlib.nullcontext):
+            def __init__(self, module, job, library, environment):
+                super().__init__(self)
+                self.label = environment["label"]
+
+            def first(self):
+                return 9.0, 0.5
+
+            def enough_calls(self):
+                return calls
+
+            def time(self, count):
+                assert count == calls
+                log.append(self.label)
+                seconds = contestants[self.label]
+                return seconds.pop(0) if isinstance(seconds, list) else seconds
+
+        monkeypatch.setattr(compare, "Worker", Worker)
+        found = [(label, label.partition(",")[0], {"label": label}) for label in contestants]
+        monkeypatch.setattr(peers, "contestants", lambda job: found)
+        libraries = {library: None for _, library, _ in found}
+        job = peers.Job("job", libraries, 1, 1, lambda *_: None, together=pieces or {})
+        return compare.time_in_turns("module", job, **{"repeats": 7, "seconds": 1, **options}), log
+
+    return in_turns
+
+
+def test_all_have_all_turns_back_and_forth_where_none_is_slow(in_turns):
+    results, log = in_turns({"fastdl": 0.1, "JAX": 0.9, "PyTorch": 1.0}, repeats=3)
+    assert log == ["fastdl", "JAX", "PyTorch", "PyTorch", "JAX", "fastdl", *log[:3]]
+    assert results[1] == Result("JAX", "JAX", 0.9, 9.0, 3)
+
+
+def test_the_slow_have_fewer_turns_from_the_first_to_the_last(in_turns):
+    results, log = in_turns({"fastdl": 0.1, "Keras": 3.7})
+    assert [result.turns for result in results] == [7, 3]
+    there = "fastdl Keras, fastdl, fastdl, Keras fastdl, fastdl, fastdl, fastdl Keras"
+    assert log == there.replace(",", "").split()
+
+
+def test_a_turn_is_all_pieces_of_all_calls(in_turns):
+    one = {"fastdl": 0.1, "JAX": 0.1}
+    assert [result.turns for result in in_turns(one, pieces={"fastdl": 20})[0]] == [3, 7]
+    assert [result.turns for result in in_turns(one, calls=12)[0]] == [5, 5]
+
+
+def test_the_median_is_over_the_turns_it_had(in_turns):
+    [result], _ = in_turns({"fastdl": [4.0, 2.0, 3.0]})
+    assert (result.seconds, result.turns) == (3.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("needed", "turns"),
+    [
+        (0.5, {0, 1, 2, 3, 4, 5, 6}),
+        (1.0, {0, 1, 2, 3, 4, 5, 6}),
+        (1.3, {0, 1, 3, 4, 6}),
+        (1.7, {0, 2, 4, 6}),
+        (2.3, {0, 3, 6}),
+        (100, {0, 3, 6}),
+    ],
+)
+def test_turns_that_fit_are_spread_evenly(needed, turns):
+    assert compare.turns_within(1.0, 7, needed) == turns
+
+
+def test_no_more_turns_than_there_are():
+    assert compare.turns_within(1.0, 2, 100) == {0, 1}
+    assert compare.turns_within(1.0, 1, 100) == {0}
+    assert compare.turns_within(1.0, 7, 100, fewest=1) == {0}
+    assert compare.turns_within(1.0, 7, 100, fewest=2) == {0, 6}
+
+
+@pytest.mark.parametrize(("slower", "turns"), [(0.109, 7), (0.111, 3)])
+def test_the_clearly_slower_setting_stops_after_three_turns(in_turns, slower, turns):
+    results, log = in_turns({"JAX": 0.1, "JAX, 1 thread": slower, "PyTorch": 0.2})
+    assert [result.turns for result in results] == [7, turns, 7]
+    assert results[1].seconds == slower
+    assert log.index("JAX, 1 thread") < 3
+
+
+def test_either_setting_may_be_the_slower_one(in_turns):
+    results, _ = in_turns({"JAX": 0.2, "JAX, 1 thread": 0.1})
+    assert [result.turns for result in results] == [3, 7]
+
+
+def test_one_slow_turn_is_not_enough_to_stop(in_turns):
+    results, _ = in_turns({"JAX": [0.9] + [0.1] * 6, "JAX, 1 thread": 0.1})
+    assert [result.turns for result in results] == [7, 7]
+
+
+def test_the_table_says_how_many_turns_each_had(capsys):
+    compare.show("job", [*RESULTS[:2], Result("JAX, 1 thread", "JAX", 6.0, 1.5, 3)], own=1.0)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[2][0] == "median"
+    assert lines[-1] == ["JAX,", "1", "thread", "6000.0000", "ms", "6.00x", "3", "1500.0", "ms"]

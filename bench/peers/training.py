@@ -89,8 +89,8 @@ def jobs():
     ]
 
 
-def training_job(name, network, libraries, tolerance=0.1):
-    """An epoch; of fastdl's, one of a fit of 13, as the course trains.
+def training_job(name, network, libraries, tolerance=0.1, epochs=13):
+    """An epoch; of fastdl's, one of a fit of so many: 13, as the course trains.
 
     Each fit checks its data and takes the zeros out; the peers get theirs ready before the clock
     starts, so that an epoch costs them the same however many there are.
@@ -98,7 +98,7 @@ def training_job(name, network, libraries, tolerance=0.1):
     return Job(
         name,
         {library: MAKERS[library](network) for library in libraries},
-        together={library: 13 for library in libraries if library.startswith("fastdl")},
+        together={library: epochs for library in libraries if library.startswith("fastdl")},
         size=1,
         check_size=1,
         agree=functools.partial(_same_work, tolerance=tolerance),
