@@ -46,10 +46,10 @@
 
 /* ------------------------------------------------------------------------ what a call is given */
 
-/* The nonzero inputs of a row in a block: their numbers and values. */
+/* The nonzero inputs of a row in a block: their numbers, int32, and values; of coded data uint16, and
+ * bytes that stand for values. */
 typedef struct {
-    const int32_t *columns;
-    const REAL *values;
+    const void *columns, *values;
     ptrdiff_t count;
 } FN(span);
 
@@ -83,6 +83,7 @@ typedef struct {
     REAL *listed;       /* the same for their values */
     uint32_t *present;  /* (words, inputs) as `view` says */
     REAL *values;       /* planes (inputs, NOTE_ROWS) of sparse data, each thread's together */
+    uint8_t *codes;     /* instead of both, of coded data: planes (inputs, 32), each thread's together */
 } FN(layer);
 
 typedef struct {
@@ -235,11 +236,16 @@ INLINE REAL FN(total)(FN(vector) x) {
     case 1: MACRO(1); break;           \
     }
 
-/* sums += the products of a span's values and their rows of weights. */
-INLINE void FN(add_span)(int vectors, int last, FN(span) span, const REAL *weights, ptrdiff_t stride,
-                         FN(vector) *sums) {
+/* sums += the products of a span's values and their rows of weights. The `table` of coded data, or NULL. */
+INLINE void FN(add_span)(int vectors, int last, FN(span) span, const REAL *table, const REAL *weights,
+                         ptrdiff_t stride, FN(vector) *sums) {
+    const uint16_t *short_columns = span.columns;
+    const int32_t *columns = span.columns;
+    const uint8_t *codes = span.values;
+    const REAL *values = span.values;
     for (ptrdiff_t k = 0; k < span.count; k++) {
-        const REAL *row = weights + span.columns[k] * stride, value = span.values[k];
+        const REAL *row = weights + (table ? short_columns[k] : columns[k]) * stride;
+        const REAL value = table ? table[codes[k]] : values[k];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) sums[v] += value * FN(load)(row, v, vectors, last);
     }
@@ -248,18 +254,18 @@ INLINE void FN(add_span)(int vectors, int last, FN(span) span, const REAL *weigh
 /* outputs (rows, vectors) = each row's span times the weights, plus those of a second block if there
  * is one, plus bias if there is one. */
 INLINE void FN(listed_rows)(int vectors, int last, ptrdiff_t rows, const FN(span) *first,
-                            const FN(span) *second, const REAL *weights, ptrdiff_t stride,
+                            const FN(span) *second, const REAL *table, const REAL *weights, ptrdiff_t stride,
                             const REAL *bias, REAL *outputs, ptrdiff_t output_stride) {
     for (ptrdiff_t b = 0; b < rows; b++, outputs += output_stride) {
         FN(vector) sums[SPARSE_VECTORS], others[SPARSE_VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++)
             sums[v] = bias ? FN(load)(bias, v, vectors, last) : (FN(vector)){0};
-        FN(add_span)(vectors, last, first[b], weights, stride, sums);
+        FN(add_span)(vectors, last, first[b], table, weights, stride, sums);
         if (second) {
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; v++) others[v] = (FN(vector)){0};
-            FN(add_span)(vectors, last, second[b], weights, stride, others);
+            FN(add_span)(vectors, last, second[b], table, weights, stride, others);
 #pragma GCC unroll 8
             for (int v = 0; v < vectors; v++) sums[v] += others[v];
         }
@@ -269,23 +275,48 @@ INLINE void FN(listed_rows)(int vectors, int last, ptrdiff_t rows, const FN(span
     }
 }
 
-static void FN(listed_product)(ptrdiff_t rows, ptrdiff_t columns, const FN(span) *first,
-                               const FN(span) *second, const REAL *weights, ptrdiff_t stride,
-                               const REAL *bias, REAL *outputs, ptrdiff_t output_stride) {
+INLINE void FN(listed_panels)(ptrdiff_t rows, ptrdiff_t columns, const FN(span) *first,
+                              const FN(span) *second, const REAL *table, const REAL *weights,
+                              ptrdiff_t stride, const REAL *bias, REAL *outputs,
+                              ptrdiff_t output_stride) {
     for (ptrdiff_t j = 0; j < columns; j += SPARSE_VECTORS * LANES) {
         const ptrdiff_t left = columns - j;
         const int vectors = left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
         const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
 #define LISTED_ROWS(number)                                                                     \
     if (last == LANES)                                                                          \
-        FN(listed_rows)(number, LANES, rows, first, second, weights + j, stride,                \
+        FN(listed_rows)(number, LANES, rows, first, second, table, weights + j, stride,         \
                         bias ? bias + j : NULL, outputs + j, output_stride);                     \
     else                                                                                        \
-        FN(listed_rows)(number, last, rows, first, second, weights + j, stride,                 \
+        FN(listed_rows)(number, last, rows, first, second, table, weights + j, stride,          \
                         bias ? bias + j : NULL, outputs + j, output_stride)
         WITH_VECTORS(vectors, LISTED_ROWS)
 #undef LISTED_ROWS
     }
+}
+
+static void FN(listed_product)(ptrdiff_t rows, ptrdiff_t columns, const FN(span) *first,
+                               const FN(span) *second, const REAL *weights, ptrdiff_t stride,
+                               const REAL *bias, REAL *outputs, ptrdiff_t output_stride) {
+    FN(listed_panels)(rows, columns, first, second, NULL, weights, stride, bias, outputs, output_stride);
+}
+
+static void FN(coded_product)(ptrdiff_t rows, ptrdiff_t columns, const FN(span) *first,
+                              const FN(span) *second, const REAL *table, const REAL *weights,
+                              ptrdiff_t stride, const REAL *bias, REAL *outputs,
+                              ptrdiff_t output_stride) {
+    FN(listed_panels)(rows, columns, first, second, table, weights, stride, bias, outputs, output_stride);
+}
+
+/* The product of rows of sparse data. */
+static void FN(data_product)(const plan *p, ptrdiff_t rows, ptrdiff_t columns, const FN(span) *first,
+                             const FN(span) *second, const REAL *weights, ptrdiff_t stride,
+                             const REAL *bias, REAL *outputs, ptrdiff_t output_stride) {
+    if (p->table)
+        FN(coded_product)(rows, columns, first, second, p->table, weights, stride, bias, outputs,
+                          output_stride);
+    else
+        FN(listed_product)(rows, columns, first, second, weights, stride, bias, outputs, output_stride);
 }
 
 /* Lists what is not zero among values (n,), which are inputs `first` on; returns how many there are.
@@ -317,11 +348,40 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
  * rows are a plane (inputs, NOTE_ROWS). Both begin with input `first`. */
 INLINE void FN(note_row)(FN(span) span, ptrdiff_t b, ptrdiff_t first, uint32_t *present, REAL *plane) {
     const uint32_t bit = (uint32_t)1 << b % 32;
+    const int32_t *columns = span.columns;
+    const REAL *values = span.values;
     for (ptrdiff_t k = 0; k < span.count; k++) {
-        const ptrdiff_t column = span.columns[k] - first;
+        const ptrdiff_t column = columns[k] - first;
         present[column] |= bit;
-        plane[column * NOTE_ROWS + b % NOTE_ROWS] = span.values[k];
+        plane[column * NOTE_ROWS + b % NOTE_ROWS] = values[k];
     }
+}
+
+/* The same of coded data: the codes of 32 rows are a plane (inputs, 32) of bytes. */
+INLINE void FN(note_codes)(FN(span) span, ptrdiff_t b, ptrdiff_t first, uint8_t *plane) {
+    const uint16_t *columns = span.columns;
+    const uint8_t *codes = span.values;
+    plane += b % 32 - first * 32;
+    for (ptrdiff_t k = 0; k < span.count; k++) plane[columns[k] * 32] = codes[k];
+}
+
+/* Which of 32 bytes are not 0. */
+INLINE uint32_t FN(nonzero_bytes)(const uint8_t *bytes) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+    const __m256i x = _mm256_loadu_si256((const __m256i *)bytes);
+    return _mm256_test_epi8_mask(x, x);
+#elif defined(__AVX2__)
+    const __m256i x = _mm256_loadu_si256((const __m256i *)bytes);
+    return ~(uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(x, _mm256_setzero_si256()));
+#elif defined(__SSE2__)
+    const __m128i zero = _mm_setzero_si128(), *half = (const __m128i *)bytes;
+    return ~((uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(half), zero)) |
+             (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_loadu_si128(half + 1), zero)) << 16);
+#else
+    uint32_t bits = 0;
+    for (int b = 0; b < 32; b++) bits |= (uint32_t)(bytes[b] != 0) << b;
+    return bits;
+#endif
 }
 
 /* ------------------------------------------------------------------------------------- forward */
@@ -332,7 +392,14 @@ INLINE FN(span) FN(data_span)(const FN(engine) *e, ptrdiff_t row, FN(range) bloc
     const int32_t *cuts = e->p.cuts + row * (PARTS - 1) - 1;
     const ptrdiff_t first = blocks.start ? start + cuts[blocks.start] : start;
     const ptrdiff_t stop = blocks.stop < PARTS ? start + cuts[blocks.stop] : end;
+    if (e->p.table) return (FN(span)){e->p.short_columns + first, e->p.codes + first, stop - first};
     return (FN(span)){e->p.columns + first, e->values + first, stop - first};
+}
+
+/* Asks for some bytes, from a cache line's beginning, so that no line is left out. */
+INLINE void FN(fetch)(const char *memory, ptrdiff_t bytes) {
+    const char *end = memory + bytes;
+    for (memory -= (uintptr_t)memory & 63; memory < end; memory += 64) __builtin_prefetch(memory, 0, 2);
 }
 
 /* Asks for the own blocks of the next batch of sparse data: rows lie anywhere in memory, and waiting for
@@ -341,13 +408,8 @@ INLINE FN(span) FN(data_span)(const FN(engine) *e, ptrdiff_t row, FN(range) bloc
 static void FN(fetch_ahead)(const FN(engine) *e, FN(range) blocks) {
     for (ptrdiff_t b = e->next; b < e->next + e->p.batch && b < e->p.n; b++) {
         const FN(span) span = FN(data_span)(e, e->p.order ? e->p.order[b] : b, blocks);
-        /* From a cache line's beginning, so that none is left out. */
-        const char *columns = (const char *)((uintptr_t)span.columns & ~(uintptr_t)63);
-        const char *values = (const char *)((uintptr_t)span.values & ~(uintptr_t)63);
-        for (; columns < (const char *)(span.columns + span.count); columns += 64)
-            __builtin_prefetch(columns, 0, 2);
-        for (; values < (const char *)(span.values + span.count); values += 64)
-            __builtin_prefetch(values, 0, 2);
+        FN(fetch)(span.columns, span.count * (e->p.table ? sizeof(uint16_t) : sizeof(int32_t)));
+        FN(fetch)(span.values, span.count * (e->p.table ? sizeof(uint8_t) : sizeof(REAL)));
     }
 }
 
@@ -368,6 +430,15 @@ static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
     const FN(layer) *y = e->layer;
     const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
     const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
+    if (e->p.table) {
+        uint8_t *codes = y->codes + view.first * e->words * 32;
+        memset(codes, 0, e->words * 32 * view.stride);
+        for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
+            for (ptrdiff_t b = 0; b < rows; b++)
+                FN(note_codes)(y->spans[block * e->p.batch + b], b, view.first,
+                               codes + b / 32 * 32 * view.stride);
+        return;
+    }
     uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
     REAL *values = y->values + view.first * e->words * 32;
     memset(present, 0, e->words * view.stride * sizeof *present);
@@ -398,20 +469,18 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN
     const REAL *weights = e->parameters + y->offset;
     const FN(span) *spans = y->spans + block * e->p.batch;
     if (FN(is_listed)(e, l, block, rows) && (!two || FN(is_listed)(e, l, block + 1, rows))) {
-        FN(listed_product)(rows, outputs, spans, two ? spans + e->p.batch : NULL, weights, outputs, NULL,
-                           parts, e->widest);
+        const FN(span) *others = two ? spans + e->p.batch : NULL;
+        if (l == 0)
+            FN(data_product)(&e->p, rows, outputs, spans, others, weights, outputs, NULL, parts, e->widest);
+        else
+            FN(listed_product)(rows, outputs, spans, others, weights, outputs, NULL, parts, e->widest);
         return;
     }
     for (int b = 0; b <= two; b++, parts += size) {
         const FN(range) range = FN(one_block)(y, block + b);
-        if (l == 0 && y->lists)
-            FN(listed_product)(rows, outputs, spans + b * e->p.batch, NULL, weights, outputs, NULL, parts,
-                               e->widest);
-        else
-            FN(blocked_product)(rows, outputs, range.stop - range.start,
-                                inputs + FN(place)(view, e->p.batch, 0, range.start), view.stride, 1,
-                                weights + range.start * outputs, outputs, 1, NULL, parts, e->widest,
-                                1);
+        FN(blocked_product)(rows, outputs, range.stop - range.start,
+                            inputs + FN(place)(view, e->p.batch, 0, range.start), view.stride, 1,
+                            weights + range.start * outputs, outputs, 1, NULL, parts, e->widest, 1);
     }
     if (!two) return;
     parts -= 2 * size;
@@ -453,8 +522,8 @@ static void FN(forward_whole)(const FN(engine) *e, int l, const REAL *inputs, co
     REAL *target = y->preactivated + FN(place)(view, e->p.batch, row.start, column.start);
     if (!rows || !width) return;
     if (l == 0 && y->lists)
-        FN(listed_product)(rows, width, whole + row.start, NULL, weights, outputs, bias, target,
-                           view.stride);
+        FN(data_product)(&e->p, rows, width, whole + row.start, NULL, weights, outputs, bias, target,
+                         view.stride);
     else
         FN(blocked_product)(rows, width, y->inputs, inputs + row.start * y->inputs, y->inputs, 1, weights,
                             outputs, 1, bias, target, view.stride, 1);
@@ -918,10 +987,14 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
     }
 }
 
-/* Whether some row of the batch has an input. */
-INLINE int FN(occurs)(const uint32_t *present, ptrdiff_t words, ptrdiff_t stride) {
+/* Whether some row of the batch has an input of the data, which is so far from the thread's first one. */
+INLINE int FN(occurs)(const FN(engine) *e, FN(view) view, ptrdiff_t at, ptrdiff_t words) {
+    const FN(layer) *y = e->layer;
     uint32_t bits = 0;
-    for (ptrdiff_t w = 0; w < words; w++) bits |= present[w * stride];
+    for (ptrdiff_t w = 0; w < words; w++)
+        bits |= e->p.table
+                    ? FN(nonzero_bytes)(y->codes + (view.first * e->words + w * view.stride + at) * 32)
+                    : y->present[view.first * e->words + w * view.stride + at];
     return bits != 0;
 }
 
@@ -932,7 +1005,6 @@ INLINE int FN(occurs)(const uint32_t *present, ptrdiff_t words, ptrdiff_t stride
 static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, int all) {
     const FN(layer) *y = e->layer;
     const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
-    const uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
     const int32_t *live = e->p.live;
     int32_t *late = e->late + view.first;
     ptrdiff_t next = 0, count = 0;
@@ -945,7 +1017,7 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
         }
         late[count] = (int32_t)input;
         count += e->taken[input] != e->waiting &&
-                 (all || FN(occurs)(present + i, e->words, view.stride));
+                 (all || FN(occurs)(e, view, i, e->words));
     }
     REAL *const arrays[3] = {e->parameters, e->slots[0], e->slots[1]};
     for (ptrdiff_t k = 0; k < count; k++) {
@@ -962,6 +1034,25 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
     }
 }
 
+/* Of coded data: sums (vectors) for each of `count` inputs, whose codes are in `planes` of so many bytes. */
+INLINE void FN(coded_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t planes,
+                             const uint8_t *codes, ptrdiff_t plane, const REAL *table,
+                             const REAL *gradients, ptrdiff_t stride, REAL *sums, ptrdiff_t sums_stride) {
+    for (ptrdiff_t i = 0; i < count; i++, codes += 32, sums += sums_stride) {
+        FN(vector) sum[SPARSE_VECTORS] = {{0}};
+        for (ptrdiff_t w = 0; w < planes; w++)
+            for (uint32_t bits = FN(nonzero_bytes)(codes + w * plane); bits; bits &= bits - 1) {
+                const int b = __builtin_ctz(bits);
+                const REAL value = table[codes[w * plane + b]];
+                const REAL *row = gradients + (w * 32 + b) * stride;
+#pragma GCC unroll 8
+                for (int v = 0; v < vectors; v++) sum[v] += value * FN(load)(row, v, vectors, last);
+            }
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + v * LANES) = sum[v];
+    }
+}
+
 /* The same as dense_step, for a block that is listed. */
 static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                             FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
@@ -972,6 +1063,10 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const REAL *values = l ? inputs + FN(place)(view, batch, 0, range.start)
                            : y->values + view.first * e->words * 32 +
                                  (range.start - view.first) * NOTE_ROWS;
+    const uint8_t *codes =
+        !l && e->p.table
+            ? y->codes + (view.first * e->words + range.start - view.first) * 32
+            : NULL;
     const REAL *gradients = FN(gradients_of)(e, l, thread);
     REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
     const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
@@ -988,9 +1083,9 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     for (ptrdiff_t i = range.start, count; i < range.stop; i += count) {
         count = range.stop - i < most ? range.stop - i : most;
         if (taken) {
-            while (i < range.stop && !FN(occurs)(present + i - range.start, words, view.stride)) i++;
+            while (i < range.stop && !FN(occurs)(e, view, i - view.first, words)) i++;
             for (count = 0; i + count < range.stop && count < most &&
-                            FN(occurs)(present + i + count - range.start, words, view.stride);
+                            FN(occurs)(e, view, i + count - view.first, words);
                  count++)
                 taken[i + count] = e->waiting + 1;
             if (!count) break;
@@ -1013,7 +1108,10 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[3], strides,  \
                       gradients + j, outputs, sums + j, padded, weights + j, back, j > 0)
 #define LISTED_INPUTS(number)                                                     \
-    if (!back)                                                                  \
+    if (codes)                                                                   \
+        FN(coded_inputs)(number, last, count, words, codes + at * 32, view.stride * 32, e->p.table,  \
+                         gradients + j, outputs, sums + j, padded);                                \
+    else if (!back)                                                             \
         LISTED_INPUTS_(number, last, NULL);                                       \
     else if (last == LANES)                                                     \
         LISTED_INPUTS_(number, LANES, back + at);                                 \
@@ -1357,10 +1455,13 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         }
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {
-            y->present = FN(carve)(&scratch, &used, e->words * y->inputs * sizeof *y->present);
+            if (!l && e->p.table)
+                y->codes = FN(carve)(&scratch, &used, e->words * 32 * y->inputs);
+            else
+                y->present = FN(carve)(&scratch, &used, e->words * y->inputs * sizeof *y->present);
             if (l) y->columns = FN(carve)(&scratch, &used, batch * y->inputs * sizeof *y->columns);
             if (l) y->listed = FN(carve)(&scratch, &used, batch * y->inputs * real);
-            if (!l) y->values = FN(carve)(&scratch, &used, e->words * 32 * y->inputs * real);
+            if (!l && !e->p.table) y->values = FN(carve)(&scratch, &used, e->words * 32 * y->inputs * real);
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;

@@ -471,7 +471,7 @@ def _compiled_steps(
         slots[0],
         slots[1],
         workspace.gradients if clips else None,
-        *_dense_and_sparse(data.inputs, engine),
+        *_dense_and_sparse(data.inputs, engine, coded=True),
         data.targets,
         data.labels if loss.endswith("categorical_crossentropy") else None,
         data.sample_weight,
@@ -501,20 +501,29 @@ def without_zeros(network, inputs):
     kernels = kernels_for(network)
     if isinstance(inputs, SparseRows) or engine_for(kernels, network) is None:
         return inputs, None
-    threads = max(1, min(backends.available_threads(), inputs.size // _THREADED_INPUTS))
-    finite, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, threads)
+    finite, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, _workers(inputs.size))
     if arrays is not None:
         starts, columns, values, live = arrays
         inputs = SparseRows(starts, columns, values, inputs.shape[1], live)
     return inputs, finite
 
 
-def _dense_and_sparse(inputs, engine):
-    """Inputs as the two arguments of an engine for them, one of which is None."""
+def _dense_and_sparse(inputs, engine, coded=False):
+    """Inputs as the two arguments of an engine for them, one of which is None.
+
+    For training, `coded`, values that are few are named by numbers.
+    """
     if not isinstance(inputs, SparseRows):
         return inputs, None
-    blocks = inputs.blocks(engine) if hasattr(engine, "BLOCKS") else ()
-    return None, (*inputs.arrays, *blocks)
+    if not hasattr(engine, "BLOCKS"):
+        return None, inputs.arrays
+    codes = (inputs.codes(engine, _workers(len(inputs.values))),) if coded else ()
+    return None, (*inputs.arrays, *inputs.blocks(engine), *codes)
+
+
+def _workers(elements):
+    """How many threads so many elements to look through are worth."""
+    return max(1, min(backends.available_threads(), elements // _THREADED_INPUTS))
 
 
 def cut(network, data):

@@ -7,7 +7,7 @@ GIL. Nothing is checked here unless the module was built with FASTDL_DEBUG=1; ca
 
 cimport numpy as cnp
 from libc.math cimport INFINITY
-from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -62,6 +62,7 @@ cdef extern from "_simd.h" nogil:
     #define c_predict_few(wide, ...) BY_PRECISION(wide, predict_few, __VA_ARGS__)
     #define c_count_nonzeros(wide, ...) BY_PRECISION(wide, count_nonzeros, __VA_ARGS__)
     #define c_take_nonzeros(wide, ...) BY_PRECISION(wide, take_nonzeros, __VA_ARGS__)
+    #define c_code(wide, ...) BY_PRECISION(wide, code, __VA_ARGS__)
     """
     enum: SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM
     int LAST_ACTIVATION "LOG_SOFTMAX"
@@ -168,6 +169,9 @@ cdef extern from "_simd.h" nogil:
         const int64_t* starts
         const int32_t* columns
         const void* values
+        const uint16_t* short_columns
+        const uint8_t* codes
+        const void* table
         const int64_t* edges
         const int32_t* cuts
         const int32_t* live
@@ -195,6 +199,9 @@ cdef extern from "_simd.h" nogil:
     void c_take_nonzeros(
         bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
         const int64_t* starts, int32_t* positions, void* values)
+    bint c_code(
+        bint wide, const int32_t* columns, const void* values, Py_ssize_t count, int threads,
+        uint16_t* positions, uint8_t* numbers, void* table)
 
 
 CPU_LEVEL = FASTDL_CPU_LEVEL.decode()
@@ -1035,7 +1042,7 @@ cdef int describe(
     p.inputs = data(inputs)
     p.threads = threads
     if sparse is not None:
-        starts, columns, values, live, edges, cuts = sparse
+        starts, columns, values, live, edges, cuts, *coded = sparse
         p.starts = <const int64_t*> data(starts)
         p.columns = <const int32_t*> data(columns)
         p.values = data(values)
@@ -1043,6 +1050,11 @@ cdef int describe(
         p.cuts = <const int32_t*> data(cuts)
         p.live = <const int32_t*> data(live)
         p.live_count = len(live)
+        if coded and coded[0] is not None:
+            columns, codes, table = coded[0]
+            p.short_columns = <const uint16_t*> data(columns)
+            p.codes = <const uint8_t*> data(codes)
+            p.table = data(table)
     return 0
 
 
@@ -1082,6 +1094,32 @@ def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
             <int32_t*> data(columns), data(values))
     live = np.flatnonzero(used.any(axis=0)).astype(np.int32)
     return finite, (starts, columns, values, live)
+
+
+def coded_rows(cnp.ndarray columns not None, cnp.ndarray values not None, Py_ssize_t features, int threads):
+    """Columns and values of `sparse_rows` in three bytes an element, or None.
+
+    Returns
+    -------
+    tuple or None
+        columns uint16; codes uint8 of the values; table (256,) of the values by their codes, the
+        first of them 0. None where there are more than 255 different values or 65,536 features.
+    """
+    if FASTDL_DEBUG:
+        assert dims(columns) == dims(values) and columns.dtype == np.int32
+        assert 1 <= threads <= MOST_THREADS
+    cdef Py_ssize_t count = max(rows_of(values) - 16, 0)
+    if features > 1 << 16:
+        return None
+    cdef cnp.ndarray positions = np.empty(count, np.uint16)
+    cdef cnp.ndarray codes = np.empty(count, np.uint8)
+    cdef cnp.ndarray table = np.empty(256, values.dtype)
+    cdef bint wide = is_wide(values), few
+    with nogil:
+        few = c_code(
+            wide, <const int32_t*> data(columns), data(values), count, threads,
+            <uint16_t*> data(positions), <uint8_t*> data(codes), data(table))
+    return (positions, codes, table) if few else None
 
 
 def part_rows(

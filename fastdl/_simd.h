@@ -236,6 +236,11 @@ typedef struct {
     const int64_t *starts;
     const int32_t *columns;
     const void *values;
+    /* The same columns, numbers of the values, and (256,) the values by these, the first of them 0; or NULL
+     * where there are too many. */
+    const uint16_t *short_columns;
+    const uint8_t *codes;
+    const void *table;
     /* (PARTS + 1,) the features at which the first layer's blocks begin and the last ends, and (n, PARTS
      * - 1) how many of a row's columns lie before each block but the first */
     const int64_t *edges;

@@ -98,3 +98,107 @@ static void FN(take_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t colu
     FN(sparsifying) s = {inputs, rows, columns, threads, (int64_t *)starts, positions, values};
     FN(run_shares)(FN(take_thread), &s);
 }
+
+/* ---------------------------------------------------------------------------------- codes
+ *
+ * Data of few values, as images are: columns of two bytes and the values' numbers of one take three
+ * bytes for each nonzero element instead of eight, and in the engine a batch's notes fit the first-level
+ * cache. Numbers are found by a table that the bits of a value lead into, different ones to different
+ * places. */
+
+#define MOST_VALUES 255 /* the number 0 stands for zero */
+#define TABLE_BITS 16
+
+typedef struct {
+    const REAL *values;
+    ptrdiff_t count;
+    const int32_t *columns;
+    int threads;
+    uint16_t *positions;
+    uint8_t *numbers;
+    WORD factor;
+    const uint8_t *places; /* (1 << TABLE_BITS,) the number of the value that leads there */
+    const REAL *table;     /* (256,) the values, the first one 0 */
+    ptrdiff_t unknown[MOST_THREADS]; /* where each thread met a value that is not in the table, or -1 */
+} FN(coding);
+
+INLINE size_t FN(place_of)(REAL value, WORD factor) {
+    WORD bits;
+    memcpy(&bits, &value, sizeof bits);
+    return (size_t)((bits * factor) >> (8 * sizeof(WORD) - TABLE_BITS));
+}
+
+static void FN(code_thread)(void *job, int thread) {
+    FN(coding) *c = job;
+    const ptrdiff_t start = c->count * thread / c->threads, stop = c->count * (thread + 1) / c->threads;
+    const uint8_t *places = c->places;
+    const REAL *table = c->table;
+    c->unknown[thread] = -1;
+    for (ptrdiff_t k = start; k < stop; k++) {
+        const REAL value = c->values[k];
+        const uint8_t number = places[FN(place_of)(value, c->factor)];
+        if (table[number] != value) {
+            c->unknown[thread] = k;
+            return;
+        }
+        c->numbers[k] = number;
+        c->positions[k] = (uint16_t)c->columns[k];
+    }
+}
+
+/* Gives each of table[1] to table[count] a place of its own; returns the factor that does, or 0 where
+ * none is found. */
+static WORD FN(find_places)(const REAL *table, int count, uint8_t *places) {
+    uint32_t draw[4] = {0};
+    for (int trial = 0; trial < 1000; trial++) {
+        draw[0] = (uint32_t)trial;
+        philox(draw, 0);
+        const WORD factor = (WORD)(((uint64_t)draw[1] << 32 | draw[2]) | 1);
+        int placed = 0;
+        memset(places, 0, (size_t)1 << TABLE_BITS);
+        for (; placed < count; placed++) {
+            uint8_t *place = places + FN(place_of)(table[placed + 1], factor);
+            if (*place) break;
+            *place = (uint8_t)(placed + 1);
+        }
+        if (placed == count) return factor;
+    }
+    return 0;
+}
+
+/* positions and numbers (count,) of columns and values (count,), and table (256,) of these; returns
+ * whether the values are few enough. */
+static int FN(code)(const int32_t *columns, const REAL *values, ptrdiff_t count, int threads,
+                    uint16_t *positions, uint8_t *numbers, REAL *table) {
+    uint8_t *places = malloc((size_t)1 << TABLE_BITS);
+    if (!places) return 0;
+    FN(coding) c = {values, count, columns, threads, positions, numbers, .places = places, .table = table};
+    int known = 0, done = 0;
+    memset(table, 0, (MOST_VALUES + 1) * sizeof(REAL));
+    /* As many values as a look at elements from everywhere shows, then one by one. */
+    for (ptrdiff_t k = 0, step = count / 4096 + 1; k < count && known <= MOST_VALUES; k += step) {
+        int i = 1;
+        while (i <= known && table[i] != values[k]) i++;
+        if (i <= known) continue;
+        if (known++ < MOST_VALUES) table[i] = values[k];
+    }
+    for (int trial = 0; known <= MOST_VALUES && !done; trial++) {
+        c.factor = FN(find_places)(table, known, places);
+        if (!c.factor) break;
+        if (run_threads(FN(code_thread), &c, threads)) break;
+        done = 1;
+        for (int thread = 0; thread < threads; thread++) {
+            if (c.unknown[thread] < 0) continue;
+            done = 0;
+            const REAL value = values[c.unknown[thread]];
+            int i = 1;
+            while (i <= known && table[i] != value) i++;
+            if (i > known && known++ < MOST_VALUES) table[i] = value;
+        }
+    }
+    free(places);
+    return done;
+}
+
+#undef MOST_VALUES
+#undef TABLE_BITS

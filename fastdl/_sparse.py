@@ -50,6 +50,7 @@ class SparseRows:
         self.shape = (len(starts) - 1, features)
         self._live = live
         self._blocks = None
+        self._codes = ()
 
     @property
     def dtype(self):
@@ -90,6 +91,12 @@ class SparseRows:
             kernels.part_rows(self.starts, self.columns, edges, cuts)
             self._blocks = edges, cuts
         return self._blocks
+
+    def codes(self, kernels, threads):
+        """Columns, codes and table of `kernels.coded_rows` for all entries, or None."""
+        if self._codes == ():
+            self._codes = kernels.coded_rows(self.columns, self.values, self.shape[1], threads)
+        return self._codes
 
     @property
     def density(self):
