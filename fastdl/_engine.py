@@ -31,6 +31,10 @@ from .reference import CUSTOM, GELU, LINEAR, SILU
 _ALIGNMENT = 64
 _HUGE_PAGE = 1 << 21
 
+# Slots begin so many bytes farther behind a page's start than parameters do: at the same place of a page
+# the three would meet in the same sets of the caches, and Adam took a sixth longer.
+_STAGGER = 1344
+
 # Rows that go through the network at once where nobody says otherwise: the activations of a small
 # network then stay in a core's second-level cache.
 ROWS = 512
@@ -209,7 +213,10 @@ class OptimizerState:
     def __init__(self, optimizer, network):
         self.given = self.optimizer = optimizer
         size, dtype = len(network.parameters), network.parameters.dtype
-        self.slots = {name: _aligned_zeros(size, dtype) for name in optimizer.slots}
+        self.slots = {
+            name: _aligned_zeros(size, dtype, _STAGGER * place)
+            for place, name in enumerate(optimizer.slots, 1)
+        }
         self.iterations = 0
 
     def rates(self, most):
@@ -306,23 +313,23 @@ class _Batch:
         return self._per_layer(self._network.sizes[:1])[0]
 
 
-def _aligned_zeros(size, dtype):
-    """Zeros (size,) that start on a cache line, or on a huge page where they fill much of one.
+def _aligned_zeros(size, dtype, behind=0):
+    """Zeros (size,) that start on a cache line, or so many bytes behind the start of a huge page.
 
-    In small pages, which lie anywhere in memory, parameters and slots that would fit a core's
+    Large arrays lie in huge pages. In small pages, which lie anywhere in memory, parameters and slots that would fit a core's
     second-level cache compete for parts of it: a step took a quarter longer.
     """
     alignment = _ALIGNMENT
     length = size * dtype.itemsize
     if length >= _HUGE_PAGE // 8 and hasattr(mmap, "MADV_HUGEPAGE"):
         alignment = _HUGE_PAGE
-        memory = mmap.mmap(-1, length + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(-1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
         array = np.frombuffer(memory, np.uint8)
     else:
-        array = np.zeros(length + alignment, np.uint8)
-    start = -array.ctypes.data % alignment
+        array, behind = np.zeros(length + alignment, np.uint8), 0
+    start = behind + -array.ctypes.data % alignment
     return array[start : start + length].view(dtype)
 
 
