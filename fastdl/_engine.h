@@ -41,7 +41,8 @@
  * while it stays near. */
 #define NOTE_ROWS 16
 /* Weight gradients that wait for the optimizer together, of listed inputs and of others. */
-#define WAITING_GRADIENTS 1024
+#define WAITING_GRADIENTS 8192
+#define MOST_RUNS 32
 #define MOST_SUMS (1 << 16)
 
 /* ------------------------------------------------------------------------ what a call is given */
@@ -222,6 +223,25 @@ INLINE REAL FN(total)(FN(vector) x) {
     return lane[0];
 #endif
 }
+
+/* The sums of so many vectors, which are quicker together. */
+#if defined(__AVX512F__) && SINGLE
+#define TOTALS 4
+INLINE void FN(totals)(const FN(vector) x[TOTALS], REAL sums[TOTALS]) {
+    const __m512 a = (__m512)x[0], b = (__m512)x[1], c = (__m512)x[2], d = (__m512)x[3];
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const __m512d low = _mm512_unpacklo_pd((__m512d)ab, (__m512d)cd);
+    const __m512d high = _mm512_unpackhi_pd((__m512d)ab, (__m512d)cd);
+    const __m512d all = (__m512d)_mm512_add_ps((__m512)low, (__m512)high);
+    const __m256 half =
+        _mm256_add_ps((__m256)_mm512_castpd512_pd256(all), (__m256)_mm512_extractf64x4_pd(all, 1));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+#else
+#define TOTALS 1
+INLINE void FN(totals)(const FN(vector) x[TOTALS], REAL sums[TOTALS]) { sums[0] = FN(total)(x[0]); }
+#endif
 
 /* Calls MACRO(number) with the number of vectors, 1 to SPARSE_VECTORS, known to the compiler. */
 #define WITH_VECTORS(number, MACRO)     \
@@ -974,21 +994,29 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
             if (back) weight[v] = FN(load)(weights + i * stride, v, vectors, last);
         }
         for (ptrdiff_t w = 0; w < words; w++)
-            for (uint32_t bits = present[w * view_stride + i]; bits; bits &= bits - 1) {
-                const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
-                const REAL value = values[b / NOTE_ROWS * plane_stride + b % NOTE_ROWS * row_stride];
-                const REAL *row = gradients + b * stride;
-                FN(vector) dot[2] = {{0}, {0}};
+            for (uint32_t bits = present[w * view_stride + i]; bits;) {
+                FN(vector) dots[TOTALS] = {{0}};
+                REAL *places[TOTALS], totals[TOTALS];
+                int found = 0;
+#pragma GCC unroll 4
+                for (int k = 0; k < TOTALS && bits; k++, bits &= bits - 1) {
+                    const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
+                    const REAL value = values[b / NOTE_ROWS * plane_stride + b % NOTE_ROWS * row_stride];
+                    const REAL *row = gradients + b * stride;
+                    FN(vector) dot[2] = {{0}, {0}};
 #pragma GCC unroll 8
-                for (int v = 0; v < vectors; v++) {
-                    const FN(vector) gradient = FN(load)(row, v, vectors, last);
-                    sum[v] += value * gradient;
-                    if (back) dot[v % 2] += weight[v] * gradient;
+                    for (int v = 0; v < vectors; v++) {
+                        const FN(vector) gradient = FN(load)(row, v, vectors, last);
+                        sum[v] += value * gradient;
+                        if (back) dot[v % 2] += weight[v] * gradient;
+                    }
+                    dots[k] = dot[0] + dot[1];
+                    places[k] = back + b * view_stride + i;
+                    found = k + 1;
                 }
-                if (back) {
-                    REAL *place = back + b * view_stride + i;
-                    *place = (add ? *place : 0) + FN(total)(dot[0] + dot[1]);
-                }
+                if (!back) continue;
+                FN(totals)(dots, totals);
+                for (int k = 0; k < found; k++) *places[k] = (add ? *places[k] : 0) + totals[k];
             }
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + i * sums_stride + v * LANES) = sum[v];
@@ -1061,6 +1089,30 @@ INLINE void FN(coded_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t p
     }
 }
 
+/* The first of the inputs `left` of a listed layer whose weights take a step, with at most `most` - 1 that
+ * follow it. In sparse data, inputs that never occur need no step, and those that don't in this batch
+ * may wait. `live` counts on from call to call. */
+static FN(range) FN(next_run)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t words,
+                              FN(range) left, ptrdiff_t most, ptrdiff_t *live) {
+    ptrdiff_t i = left.start, count = 0;
+    if (most > left.stop - i) most = left.stop - i;
+    if (l == 0 && e->taken) {
+        while (i < left.stop && !FN(occurs)(e, view, i - view.first, words)) i++;
+        if (most > left.stop - i) most = left.stop - i;
+        for (; count < most && FN(occurs)(e, view, i + count - view.first, words); count++)
+            e->taken[i + count] = e->waiting + 1;
+    } else if (l == 0 && e->p.live) {
+        const int32_t *next = e->p.live + *live, *end = e->p.live + e->p.live_count;
+        while (next < end && *next < i) next++;
+        i = next < end && *next < left.stop ? *next : left.stop;
+        for (; count < most && next < end && *next == i + count && *next < left.stop; count++) next++;
+        *live = next - e->p.live;
+    } else {
+        count = most;
+    }
+    return (FN(range)){i, i + count};
+}
+
 /* The same as dense_step, for a block that is listed. */
 static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                             FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
@@ -1083,51 +1135,46 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * e->most_sums;
     const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
     for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * view.stride, 0, width * sizeof(REAL));
-    /* Inputs that never occur need no step, and those that don't in this batch may wait. */
-    const int32_t *live = l == 0 ? e->p.live : NULL;
-    int32_t *taken = l == 0 ? e->taken : NULL;
-    ptrdiff_t next = 0;
-    while (live && next < e->p.live_count && live[next] < range.start) next++;
-    for (ptrdiff_t i = range.start, count; i < range.stop; i += count) {
-        count = range.stop - i < most ? range.stop - i : most;
-        if (taken) {
-            while (i < range.stop && !FN(occurs)(e, view, i - view.first, words)) i++;
-            for (count = 0; i + count < range.stop && count < most &&
-                            FN(occurs)(e, view, i + count - view.first, words);
-                 count++)
-                taken[i + count] = e->waiting + 1;
-            if (!count) break;
-        } else if (live) {
-            if (next == e->p.live_count || live[next] >= range.stop) break;
-            i = live[next];
-            for (count = 0; next < e->p.live_count && count < most && live[next] == i + count &&
-                            live[next] < range.stop;
-                 count++)
-                next++;
-        }
-        const ptrdiff_t at = i - range.start;
-        const REAL *weights = e->parameters + y->offset + i * outputs;
-        for (ptrdiff_t j = 0; j < outputs; j += SPARSE_VECTORS * LANES) {
-            const ptrdiff_t left = outputs - j;
-            const int vectors =
-                left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
-            const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
+    ptrdiff_t live = 0;
+    for (FN(range) run = {range.start, range.start}; run.stop < range.stop;) {
+        /* The sums of so many inputs, then their steps: between them, the step's memory would push the
+         * gradients of the outputs out of the first-level cache. */
+        FN(range) runs[MOST_RUNS];
+        int number = 0;
+        for (ptrdiff_t held = 0; number < MOST_RUNS && held < most; held += run.stop - run.start) {
+            run = FN(next_run)(e, l, view, words, (FN(range)){run.stop, range.stop}, most - held, &live);
+            if (run.start == range.stop) break;
+            runs[number++] = run;
+            const ptrdiff_t at = run.start - range.start, count = run.stop - run.start;
+            const REAL *weights = e->parameters + y->offset + run.start * outputs;
+            for (ptrdiff_t j = 0; j < outputs; j += SPARSE_VECTORS * LANES) {
+                const ptrdiff_t left = outputs - j;
+                const int vectors =
+                    left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
+                const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
+                REAL *target = sums + held * padded + j;
 #define LISTED_INPUTS_(number, last, back)                                                         \
     FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[3], strides,  \
-                      gradients + j, outputs, sums + j, padded, weights + j, back, j > 0)
+                      gradients + j, outputs, target, padded, weights + j, back, j > 0)
 #define LISTED_INPUTS(number)                                                     \
     if (codes)                                                                   \
         FN(coded_inputs)(number, last, count, words, codes + at * 32, view.stride * 32, e->p.table,  \
-                         gradients + j, outputs, sums + j, padded);                                \
+                         gradients + j, outputs, target, padded);                                  \
     else if (!back)                                                             \
         LISTED_INPUTS_(number, last, NULL);                                       \
     else if (last == LANES)                                                     \
         LISTED_INPUTS_(number, LANES, back + at);                                 \
     else                                                                        \
         LISTED_INPUTS_(number, last, back + at)
-            WITH_VECTORS(vectors, LISTED_INPUTS)
+                WITH_VECTORS(vectors, LISTED_INPUTS)
+            }
         }
-        FN(use_weights)(e, rule, y, i, count, sums, padded);
+        REAL *held = sums;
+        for (int r = 0; r < number; r++) {
+            const ptrdiff_t count = runs[r].stop - runs[r].start;
+            FN(use_weights)(e, rule, y, runs[r].start, count, held, padded);
+            held += count * padded;
+        }
     }
 }
 
@@ -1582,9 +1629,11 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef MOST_PART_BYTES
 #undef LIST_DENSITY
 #undef WAITING_GRADIENTS
+#undef MOST_RUNS
 #undef MOST_SUMS
 #undef NOTE_ROWS
 #undef HAS_MAIL
+#undef TOTALS
 #undef WITH_VECTORS
 #undef LISTED_INPUTS
 #undef LISTED_INPUTS_

@@ -508,17 +508,20 @@ INLINE void FN(apply_vectors)(const FN(rule) *rule, REAL *parameters, const REAL
             AT(parameters, i) -= FN(over_root)(rate * g, s + epsilon, 0);
         }
         return;
-    case ADAM:
+    case ADAM: {
+        /* Vectors of their own: GCC kept the gradient in memory, where it was no constant. */
+        const FN(vector) takes = (FN(vector)){0} + take, takes_2 = (FN(vector)){0} + take_2;
         for (ptrdiff_t i = 0; i < n; i += LANES) {
             const FN(vector) g = *(const FN(vector) *)(gradients + i);
             FN(vector) m = AT(first, i), v = AT(second, i);
-            m += (g - m) * take;
-            v += (g * g - v) * take_2;
+            m += (g - m) * takes;
+            v += (g * g - v) * takes_2;
             AT(first, i) = m;
             AT(second, i) = v;
             AT(parameters, i) -= FN(over_root)(rate * m, v, epsilon);
         }
         return;
+    }
     }
 }
 
