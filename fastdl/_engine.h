@@ -1426,12 +1426,17 @@ static void FN(train_thread)(void *job, int thread) {
     FN(engine) mine = *e; /* with counters of its own, which change from step to step */
     const int threads = e->p.threads;
     const float_mode mode = flush_subnormals();
-    for (ptrdiff_t step = e->p.first;; step++) {
+    for (ptrdiff_t step = e->p.first, done = 0;; step++) {
+        if (step == steps_of_epoch(&e->p)) {
+            step = 0;
+            if (thread == 0) begin_epoch(&e->p); /* nobody looks at the order on the way back */
+            meet(e->meeting, thread);
+        }
         const ptrdiff_t start = step * e->p.batch;
         const ptrdiff_t rows = e->p.n - start < e->p.batch ? e->p.n - start : e->p.batch;
         const int64_t *order = e->p.order ? e->p.order + start : NULL;
         const FN(rule) rule =
-            FN(make_rule)(e->p.optimizer, e->p.rates[step - e->p.first], e->p.momentum, e->p.beta_2,
+            FN(make_rule)(e->p.optimizer, e->p.rates[done++], e->p.momentum, e->p.beta_2,
                           e->p.epsilon, mine.p.updates + 1, e->p.weight_decay);
         const FN(range) share = FN(share)(rows, ROW_BLOCK, thread, threads);
         mine.next = start + rows;
@@ -1442,8 +1447,8 @@ static void FN(train_thread)(void *job, int thread) {
         FN(loss_part)(&mine, order, start, rows, share);
         if (e->p.l1 != 0 || e->p.l2 != 0) FN(sum_blocks)(&mine, thread, 1);
         if (thread == 0) {
-            e->done = step + 1 - e->p.first;
-            e->stop = e->done == e->p.steps || !(seconds() < e->p.until);
+            e->done = done;
+            e->stop = done == e->p.steps || !(seconds() < e->p.until);
         }
         meet(e->meeting, thread);
         const int stop = e->stop;
@@ -1592,9 +1597,9 @@ static FN(engine) FN(prepare)(const plan *p) {
             .in_parts = in_parts,
             .whole_rows = p->activations[l] >= SOFTMAX,
             .lists = before ? zeros : p->starts != NULL,
-            .blocks = in_parts ? PARTS
-                      : before ? (int)((inputs + WIDE_BLOCK - 1) / WIDE_BLOCK)
-                               : PARTS,
+            .blocks = in_parts || !before || inputs < PARTS * WIDE_BLOCK
+                          ? PARTS
+                          : (int)((inputs + WIDE_BLOCK - 1) / WIDE_BLOCK),
             .edges = before ? NULL : p->edges,
             .slope = p->slopes[l],
             .dropout = p->dropout ? p->dropout[l] : 0,
@@ -1608,8 +1613,10 @@ static FN(engine) FN(prepare)(const plan *p) {
 /* Takes the steps of a plan; returns how many there was time for, or -1 where memory or threads are
  * not to be had. */
 static ptrdiff_t FN(train)(const plan *p) {
-    if (FN(is_thin)(p)) return FN(train_thin)(p);
-    FN(engine) e = FN(prepare)(p);
+    if (p->order && p->first == 0) permutation(p->seed, p->epoch, p->order, p->n);
+    plan own = *p;
+    if (FN(is_thin)(p)) return FN(train_thin)(&own);
+    FN(engine) e = FN(prepare)(&own);
     if (e.p.live && !FN(dead_stay)(&e)) e.p.live = NULL;
     e.words = (p->batch + 31) / 32;
     char *scratch = scratch_memory(FN(lay_out)(&e, NULL));

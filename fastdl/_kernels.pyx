@@ -179,9 +179,10 @@ cdef extern from "_simd.h" nogil:
         const void* targets
         const int64_t* labels
         const void* sample_weight
-        const int64_t* order
+        int64_t* order
         Py_ssize_t n
         Py_ssize_t batch
+        uint64_t epoch
         Py_ssize_t first
         Py_ssize_t steps
         const double* rates
@@ -876,35 +877,18 @@ def train_steps(
     p.targets = data(targets)
     p.labels = <const int64_t*> data(labels)
     p.sample_weight = data(sample_weight)
-    p.order = <const int64_t*> data(order)
+    p.order = <int64_t*> data(order)
     p.n, p.batch = rows_of(targets), min(batch_size, rows_of(targets))
-    p.first = first
+    p.epoch = epoch
+    p.first, p.steps = first, rows_of(rates)
     p.rates = <const double*> data(rates)
     p.totals = <double*> data(totals)
     p.until = seconds() + limit
     cdef bint wide = is_wide(parameters)
-    cdef int64_t* shuffled = <int64_t*> data(order)
-    cdef Py_ssize_t steps_of_epoch = (p.n + p.batch - 1) // p.batch
-    cdef Py_ssize_t left = rows_of(rates), taken = 0, done
+    cdef Py_ssize_t taken
     with nogil:
-        while True:
-            if shuffled and p.first == 0:
-                c_permutation(seed, epoch, shuffled, p.n)
-            p.steps = min(left, steps_of_epoch - p.first)
-            done = c_train(wide, &p)
-            if done < 0:
-                break
-            taken += done
-            left -= done
-            if done < p.steps or left == 0 or not seconds() < p.until:
-                break
-            p.iteration += done
-            p.updates += done
-            p.rates += done
-            p.totals += 3
-            p.first = 0
-            epoch += 1
-    if not taken:
+        taken = c_train(wide, &p)
+    if taken < 0:
         raise MemoryError("no memory or no threads for the training engine")
     return taken
 

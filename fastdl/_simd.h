@@ -250,15 +250,25 @@ typedef struct {
     const void *targets;   /* int64 (n,) for the sparse loss, else (n, outputs) */
     const int64_t *labels; /* (n,) classes to count right rows against, or NULL */
     const void *sample_weight;
-    const int64_t *order; /* or NULL: as they come */
+    int64_t *order; /* (n,) or NULL: as they come; made anew at each epoch's first step */
     ptrdiff_t n, batch;
-    /* steps `first`, first + 1, ... of the epoch, a learning rate for each */
+    /* steps `first`, first + 1, ... of epoch number `epoch` and of those after it, a learning rate for each */
+    uint64_t epoch;
     ptrdiff_t first, steps;
     const double *rates;
-    double *totals; /* (3,): loss times rows, right rows, rows */
+    double *totals; /* (epochs, 3): loss times rows, right rows, rows */
     double until;   /* by the clock of `seconds`: no further step after it */
     int threads;
 } plan;
+
+static inline ptrdiff_t steps_of_epoch(const plan *p) { return (p->n + p->batch - 1) / p->batch; }
+
+/* The next epoch's order and totals. */
+static void begin_epoch(plan *p) {
+    p->epoch++;
+    p->totals += 3;
+    if (p->order) permutation(p->seed, p->epoch, p->order, p->n);
+}
 
 /* Where block number `block` of a layer's inputs begins. */
 static inline ptrdiff_t block_edge(ptrdiff_t inputs, ptrdiff_t block, ptrdiff_t blocks) {

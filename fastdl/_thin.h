@@ -720,7 +720,7 @@ static ptrdiff_t FN(thin_lay_out)(FN(thin) *t, char *scratch) {
 }
 
 /* Takes the steps of a plan, see FN(train). */
-static ptrdiff_t FN(train_thin)(const plan *p) {
+static ptrdiff_t FN(train_thin)(plan *p) {
     FN(thin) t;
     t.p = p;
     t.count = 0;
@@ -755,11 +755,15 @@ static ptrdiff_t FN(train_thin)(const plan *p) {
     t.sums = (V *)(scratch + arrays);
     t.gradients = (REAL *)(t.sums + padded);
     const float_mode mode = flush_subnormals();
-    ptrdiff_t done = 0;
+    ptrdiff_t done = 0, step = p->first;
     do {
+        if (step == steps_of_epoch(p)) {
+            step = 0;
+            begin_epoch(p);
+        }
         const FN(rule) rule = FN(make_rule)(p->optimizer, p->rates[done], p->momentum, p->beta_2,
                                             p->epsilon, p->updates + done + 1, p->weight_decay);
-        FN(thin_step)(&t, &rule, p->iteration + done, (p->first + done) * p->batch, most);
+        FN(thin_step)(&t, &rule, p->iteration + done, step++ * p->batch, most);
         done++;
     } while (done < p->steps && seconds() < p->until);
     restore_subnormals(mode);
