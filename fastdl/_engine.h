@@ -195,6 +195,14 @@ INLINE FN(vector) FN(load_part)(const REAL *source, int count) {
     return (FN(vector))_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), source);
 #elif defined(__AVX512F__)
     return (FN(vector))_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), source);
+#elif defined(__AVX2__)
+    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    const __m256i lanes = _mm256_loadu_si256((const __m256i *)(ones + 8 - count * (8 / LANES)));
+#if SINGLE
+    return (FN(vector))_mm256_maskload_ps(source, lanes);
+#else
+    return (FN(vector))_mm256_maskload_pd(source, lanes);
+#endif
 #else
     if (count == LANES) return *(const FN(vector) *)source;
     FN(vector) part = {0};
@@ -215,6 +223,14 @@ INLINE REAL FN(total)(FN(vector) x) {
     return _mm512_reduce_add_ps((__m512)x);
 #elif defined(__AVX512F__)
     return _mm512_reduce_add_pd((__m512d)x);
+#elif defined(__AVX2__) && SINGLE
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#elif defined(__AVX2__)
+    const __m128d half =
+        _mm_add_pd(_mm256_castpd256_pd128((__m256d)x), _mm256_extractf128_pd((__m256d)x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
 #else
     REAL lane[LANES];
     memcpy(lane, &x, sizeof x);
@@ -354,6 +370,19 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
         _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(there, x));
         _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
         count += __builtin_popcount(there);
+    }
+#elif SINGLE && defined(__AVX2__) && defined(__BMI2__)
+    for (; i + 8 <= n; i += 8) {
+        const __m256 x = _mm256_loadu_ps(source + i);
+        const int there = _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_UQ));
+        /* The numbers, in bytes, of the lanes that are there, moved together. */
+        const uint64_t bytes = _pdep_u64((uint64_t)there, 0x0101010101010101) * 0xFF;
+        const __m256i lanes = _mm256_cvtepu8_epi32(
+            _mm_cvtsi64_si128((int64_t)_pext_u64(0x0706050403020100, bytes)));
+        _mm256_storeu_ps(values + count, _mm256_permutevar8x32_ps(x, lanes));
+        _mm256_storeu_si256((__m256i *)(columns + count),
+                            _mm256_add_epi32(lanes, _mm256_set1_epi32((int32_t)(first + i))));
+        count += __builtin_popcount((unsigned)there);
     }
 #endif
     for (; i < n; i++) {

@@ -552,6 +552,10 @@ INLINE int FN(all_equal)(FN(vector) a, FN(vector) b) {
     return !_mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_NEQ_UQ);
 #elif defined(__AVX512F__)
     return !_mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_NEQ_UQ);
+#elif defined(__AVX2__) && SINGLE
+    return !_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_NEQ_UQ));
+#elif defined(__AVX2__)
+    return !_mm256_movemask_pd(_mm256_cmp_pd((__m256d)a, (__m256d)b, _CMP_NEQ_UQ));
 #else
     int equal = 1;
     for (int i = 0; i < LANES; i++) equal &= a[i] == b[i];
