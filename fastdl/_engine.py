@@ -323,7 +323,9 @@ def _aligned_zeros(size, dtype, behind=0):
     length = size * dtype.itemsize
     if length >= _HUGE_PAGE // 8 and hasattr(mmap, "MADV_HUGEPAGE"):
         alignment = _HUGE_PAGE
-        memory = mmap.mmap(-1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(
+            -1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
         array = np.frombuffer(memory, np.uint8)

@@ -244,6 +244,9 @@ class Predictor:
     def __call__(self, X: object, out: object) -> _Floats | None: ...
 
 def sparse_rows(inputs: _Floats, density: float, threads: int) -> tuple[bool, _Rows | None]: ...
+def coded_rows(
+    columns: np.ndarray, values: _Floats, features: int, threads: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None: ...
 def part_rows(
     starts: _Integers,
     columns: npt.NDArray[np.int32],
