@@ -31,8 +31,8 @@ from .reference import CUSTOM, GELU, LINEAR, SILU
 _ALIGNMENT = 64
 _HUGE_PAGE = 1 << 21
 
-# Slots begin so many bytes farther behind a page's start than parameters do: at the same place of a page
-# the three would meet in the same sets of the caches, and Adam took a sixth longer.
+# Slots begin so many bytes farther behind a page's start than parameters do: at the same place of a
+# page the three would meet in the same sets of the caches, and Adam took a sixth longer.
 _STAGGER = 1344
 
 # Rows that go through the network at once where nobody says otherwise: the activations of a small
@@ -316,14 +316,17 @@ class _Batch:
 def _aligned_zeros(size, dtype, behind=0):
     """Zeros (size,) that start on a cache line, or so many bytes behind the start of a huge page.
 
-    Large arrays lie in huge pages. In small pages, which lie anywhere in memory, parameters and slots that would fit a core's
-    second-level cache compete for parts of it: a step took a quarter longer.
+    Large arrays lie in huge pages. In small pages, which lie anywhere in memory, parameters and
+    slots that would fit a core's second-level cache compete for parts of it: a step took a quarter
+    longer.
     """
     alignment = _ALIGNMENT
     length = size * dtype.itemsize
     if length >= _HUGE_PAGE // 8 and hasattr(mmap, "MADV_HUGEPAGE"):
         alignment = _HUGE_PAGE
-        memory = mmap.mmap(-1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = mmap.mmap(
+            -1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
         array = np.frombuffer(memory, np.uint8)
