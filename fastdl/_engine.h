@@ -92,6 +92,7 @@ typedef struct {
     FN(layer) layer[MOST_LAYERS];
     REAL *parameters, *slots[2], *gradients;
     const REAL *inputs, *values, *sample_weight;
+    const REAL *shifts; /* (features,) of sparse data, or NULL */
     ptrdiff_t done; /* steps taken */
     int stop;
     barrier *meeting;
@@ -102,6 +103,9 @@ typedef struct {
     REAL *batch_targets;   /* (batch, outputs) */
     int64_t *batch_labels; /* (batch,) integer targets */
     REAL *batch_weight;    /* (batch,) */
+    ptrdiff_t shift_width; /* the first layer's outputs, in whole cache lines */
+    REAL *shift_parts;     /* (PARTS, shift_width) the shifts of each block times its weights */
+    REAL *shift_sums;      /* (threads, shift_width) */
     ptrdiff_t most_sums;
     REAL *sums;            /* (threads, most_sums) weight gradients */
     ptrdiff_t widest_dense; /* outputs in whole panels */
@@ -509,6 +513,33 @@ INLINE int FN(is_listed)(const FN(engine) *e, int l, ptrdiff_t block, ptrdiff_t 
     return count < LIST_DENSITY * rows * (range.stop - range.start);
 }
 
+/* What all rows of sparse data have in common, the shifts, adds the same to each row's product: it goes
+ * to the bias, once a step. This is the part of the own blocks of inputs. */
+static void FN(shift_blocks)(const FN(engine) *e, int thread) {
+    const FN(layer) *y = e->layer;
+    const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
+    for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
+        const FN(range) range = FN(one_block)(y, block);
+        FN(blocked_product)(1, y->outputs, range.stop - range.start, e->shifts + range.start, y->inputs, 1,
+                            e->parameters + y->offset + range.start * y->outputs, y->outputs, 1, NULL,
+                            e->shift_parts + block * e->shift_width, e->shift_width, 1);
+    }
+}
+
+/* Layer l's bias, in the given columns with what shifts add to it. */
+static const REAL *FN(bias_of)(const FN(engine) *e, int l, int thread, FN(range) column) {
+    const FN(layer) *y = &e->layer[l];
+    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs;
+    if (l || !e->shifts) return bias;
+    const REAL *part = e->shift_parts;
+    const ptrdiff_t size = e->shift_width;
+    REAL *sums = e->shift_sums + thread * size;
+#pragma omp simd
+    for (ptrdiff_t o = column.start; o < column.stop; o++)
+        sums[o] = bias[o] + ((part[o] + part[size + o]) + (part[2 * size + o] + part[3 * size + o]));
+    return sums;
+}
+
 /* The part of one block of inputs, or of two one after the other, in a layer's product. */
 static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN(view) view,
                               ptrdiff_t rows, ptrdiff_t block, int two) {
@@ -540,11 +571,11 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN
 
 /* preactivated = the tree of parts, and the bias. Up to two threads have added up pairs of blocks
  * before. */
-static void FN(add_parts)(const FN(engine) *e, int l, FN(view) view, FN(range) row,
+static void FN(add_parts)(const FN(engine) *e, int l, const REAL *bias, FN(view) view, FN(range) row,
                           FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t size = e->p.batch * e->widest, width = column.stop - column.start;
-    const REAL *bias = e->parameters + y->offset + y->inputs * y->outputs + column.start;
+    bias += column.start;
     for (ptrdiff_t b = row.start; b < row.stop; b++) {
         const REAL *part = e->parts[l % 2] + b * e->widest;
         REAL *outputs = y->preactivated + FN(place)(view, e->p.batch, b, column.start);
@@ -563,11 +594,11 @@ static void FN(add_parts)(const FN(engine) *e, int l, FN(view) view, FN(range) r
 
 /* preactivated from all inputs; `whole` are the rows of sparse data. */
 static void FN(forward_whole)(const FN(engine) *e, int l, const REAL *inputs, const FN(span) *whole,
-                              FN(view) view, FN(range) row, FN(range) column) {
+                              const REAL *bias, FN(view) view, FN(range) row, FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t outputs = y->outputs, rows = row.stop - row.start, width = column.stop - column.start;
     const REAL *weights = e->parameters + y->offset + column.start;
-    const REAL *bias = e->parameters + y->offset + y->inputs * outputs + column.start;
+    bias += column.start;
     REAL *target = y->preactivated + FN(place)(view, e->p.batch, row.start, column.start);
     if (!rows || !width) return;
     if (l == 0 && y->lists)
@@ -1052,10 +1083,12 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
     }
 }
 
-/* Whether some row of the batch has an input of the data, which is so far from the thread's first one. */
+/* Whether some row of the batch has an input of the data, which is so far from the thread's first one;
+ * one with a shift all of them have. */
 INLINE int FN(occurs)(const FN(engine) *e, FN(view) view, ptrdiff_t at, ptrdiff_t words) {
     const FN(layer) *y = e->layer;
     uint32_t bits = 0;
+    if (e->shifts && e->shifts[view.first + at] != 0) return 1;
     for (ptrdiff_t w = 0; w < words; w++)
         bits |= e->p.table
                     ? FN(nonzero_bytes)(y->codes + (view.first * e->words + w * view.stride + at) * 32)
@@ -1142,6 +1175,31 @@ static FN(range) FN(next_run)(const FN(engine) *e, int l, FN(view) view, ptrdiff
     return (FN(range)){i, i + count};
 }
 
+/* The first layer's gradients of its outputs, added up over the rows. */
+static const REAL *FN(sum_gradients)(const FN(engine) *e, int thread, ptrdiff_t rows) {
+    const ptrdiff_t outputs = e->layer[0].outputs;
+    const REAL *gradients = FN(gradients_of)(e, 0, thread);
+    REAL *sums = e->shift_sums + thread * e->shift_width;
+    memset(sums, 0, outputs * sizeof(REAL));
+    for (ptrdiff_t b = 0; b < rows; b++, gradients += outputs)
+#pragma omp simd
+        for (ptrdiff_t o = 0; o < outputs; o++) sums[o] += gradients[o];
+    return sums;
+}
+
+/* weights, gradients of the first layer's weights with rows `stride` apart, += what the shifts of these
+ * inputs add: all rows have them, so `total` is the gradients of the outputs added up. */
+INLINE void FN(add_shifts)(const FN(engine) *e, FN(range) run, const REAL *total, REAL *weights,
+                           ptrdiff_t stride) {
+    const ptrdiff_t outputs = e->layer[0].outputs;
+    for (ptrdiff_t i = run.start; i < run.stop; i++, weights += stride) {
+        const REAL shift = e->shifts[i];
+        if (shift == 0) continue;
+#pragma omp simd
+        for (ptrdiff_t o = 0; o < outputs; o++) weights[o] += shift * total[o];
+    }
+}
+
 /* The same as dense_step, for a block that is listed. */
 static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                             FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
@@ -1157,6 +1215,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
             ? y->codes + (view.first * e->words + range.start - view.first) * 32
             : NULL;
     const REAL *gradients = FN(gradients_of)(e, l, thread);
+    const REAL *total = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
     REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
     const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
                                   l ? 1 : NOTE_ROWS};
@@ -1201,6 +1260,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
         REAL *held = sums;
         for (int r = 0; r < number; r++) {
             const ptrdiff_t count = runs[r].stop - runs[r].start;
+            if (total) FN(add_shifts)(e, runs[r], total, held, padded);
             FN(use_weights)(e, rule, y, runs[r].start, count, held, padded);
             held += count * padded;
         }
@@ -1383,6 +1443,7 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
         const FN(view) view = FN(view_outputs)(e, l, thread);
         FN(range) row, column;
         FN(own_outputs)(e, l, rows, thread, &row, &column);
+        if (!l && e->shifts) FN(shift_blocks)(e, thread);
         if (y->in_parts) {
             const FN(range) blocks = FN(own_blocks)(y, thread, threads);
             for (ptrdiff_t block = blocks.start; block < blocks.stop; block += threads <= 2 ? 2 : 1)
@@ -1392,14 +1453,15 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
             else if (y->factors)
                 FN(draw_kept)(e, l, view, rows);
             meet(e->meeting, thread);
-            FN(add_parts)(e, l, view, row, column);
+            FN(add_parts)(e, l, FN(bias_of)(e, l, thread, column), view, row, column);
             if (y->fused) {
                 FN(fused_forward)(e, l, view, thread, rows);
                 continue;
             }
         } else {
             meet(e->meeting, thread);
-            FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch, view, row, column);
+            FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch,
+                              FN(bias_of)(e, l, thread, column), view, row, column);
             FN(draw_factors)(e, l, view, row, column);
         }
         FN(activate)(e, l, view, row, column);
@@ -1569,6 +1631,11 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         e->late = FN(carve)(&scratch, &used, features * sizeof *e->late);
         e->rates = FN(carve)(&scratch, &used, e->p.threads * MOST_IDLE * real);
     }
+    if (e->shifts) {
+        e->shift_width = (y->outputs * real + 63) / 64 * 64 / real;
+        e->shift_parts = FN(carve)(&scratch, &used, PARTS * e->shift_width * real);
+        e->shift_sums = FN(carve)(&scratch, &used, e->p.threads * e->shift_width * real);
+    }
     e->sums = FN(carve)(&scratch, &used, e->p.threads * e->most_sums * real);
     e->panels = FN(carve)(&scratch, &used, e->p.threads * batch * e->widest_dense * real);
     e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
@@ -1611,6 +1678,7 @@ static FN(engine) FN(prepare)(const plan *p) {
         .gradients = p->gradients,
         .inputs = p->inputs,
         .values = p->values,
+        .shifts = p->shifts,
         .sample_weight = p->sample_weight,
     };
     ptrdiff_t offset = 0;

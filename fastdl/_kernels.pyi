@@ -9,6 +9,7 @@ from typing_extensions import disjoint_base
 _Floats: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 _Integers: TypeAlias = npt.NDArray[np.int64]
 _Rows: TypeAlias = tuple[_Integers, npt.NDArray[np.int32], _Floats, npt.NDArray[np.int32]]
+_Coded: TypeAlias = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8], _Floats]
 _Sparse: TypeAlias = tuple[
     _Integers,
     npt.NDArray[np.int32],
@@ -16,6 +17,8 @@ _Sparse: TypeAlias = tuple[
     npt.NDArray[np.int32],
     _Integers,
     npt.NDArray[np.int32],
+    _Floats | None,
+    _Coded | None,
 ]
 
 CPU_LEVEL: str
@@ -243,10 +246,12 @@ class Predictor:
     ) -> Predictor: ...
     def __call__(self, X: object, out: object) -> _Floats | None: ...
 
-def sparse_rows(inputs: _Floats, density: float, threads: int) -> tuple[bool, _Rows | None]: ...
+def sparse_rows(
+    inputs: _Floats, density: float, threads: int, shifts: _Floats | None = None
+) -> tuple[bool, _Rows | None]: ...
 def coded_rows(
-    columns: np.ndarray, values: _Floats, features: int, threads: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None: ...
+    columns: npt.NDArray[np.int32], values: _Floats, features: int, threads: int
+) -> _Coded | None: ...
 def part_rows(
     starts: _Integers,
     columns: npt.NDArray[np.int32],

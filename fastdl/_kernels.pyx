@@ -174,6 +174,7 @@ cdef extern from "_simd.h" nogil:
         const void* table
         const int64_t* edges
         const int32_t* cuts
+        const void* shifts
         const int32_t* live
         Py_ssize_t live_count
         const void* targets
@@ -195,11 +196,11 @@ cdef extern from "_simd.h" nogil:
     void c_predict_few(bint wide, const plan* p, const void* inputs, char* memory, void* outputs)
     void* scratch_memory(Py_ssize_t bytes)
     bint c_count_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
-        int64_t* starts, void* used)
+        bint wide, const void* inputs, const void* shifts, Py_ssize_t rows, Py_ssize_t columns,
+        int threads, int64_t* starts, void* used)
     void c_take_nonzeros(
-        bint wide, const void* inputs, Py_ssize_t rows, Py_ssize_t columns, int threads,
-        const int64_t* starts, int32_t* positions, void* values)
+        bint wide, const void* inputs, const void* shifts, Py_ssize_t rows, Py_ssize_t columns,
+        int threads, const int64_t* starts, int32_t* positions, void* values)
     bint c_code(
         bint wide, const int32_t* columns, const void* values, Py_ssize_t count, int threads,
         uint16_t* positions, uint8_t* numbers, void* table)
@@ -1026,24 +1027,31 @@ cdef int describe(
     p.inputs = data(inputs)
     p.threads = threads
     if sparse is not None:
-        starts, columns, values, live, edges, cuts, *coded = sparse
+        starts, columns, values, live, edges, cuts, shifts, coded = sparse
+        if FASTDL_DEBUG:
+            verify(parameters, ((shifts, (sizes[0],)),))
         p.starts = <const int64_t*> data(starts)
         p.columns = <const int32_t*> data(columns)
         p.values = data(values)
         p.edges = <const int64_t*> data(edges)
         p.cuts = <const int32_t*> data(cuts)
+        p.shifts = data(shifts)
         p.live = <const int32_t*> data(live)
         p.live_count = len(live)
-        if coded and coded[0] is not None:
-            columns, codes, table = coded[0]
+        if coded is not None:
+            columns, codes, table = coded
             p.short_columns = <const uint16_t*> data(columns)
             p.codes = <const uint8_t*> data(codes)
             p.table = data(table)
     return 0
 
 
-def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
+def sparse_rows(
+    cnp.ndarray inputs not None, double density, int threads, cnp.ndarray shifts = None
+):
     """Whether all of inputs (n, I) is finite; and its nonzero elements.
+
+    With shifts (I,), those of inputs - shifts.
 
     Returns
     -------
@@ -1052,10 +1060,10 @@ def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
         None where more than the share `density` is not 0, or something is not finite; else
         starts (n + 1,) int64, columns int32, values : row b's are at starts[b] to starts[b + 1],
         and behind the last row's there are 16 zeros;
-        live : int32, the columns in which some row is not 0.
+        live : int32, the columns in which some row, or the shift, is not 0.
     """
     if FASTDL_DEBUG:
-        verify(inputs, ((inputs, dims(inputs)),))
+        verify(inputs, ((inputs, dims(inputs)), (shifts, (inputs.shape[1],))))
         assert 1 <= threads <= MOST_THREADS
     cdef Py_ssize_t n = rows_of(inputs), width = columns_of(inputs)
     cdef bint wide = is_wide(inputs), finite
@@ -1063,7 +1071,8 @@ def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
     cdef cnp.ndarray used = np.zeros((threads, width), np.uint64 if wide else np.uint32)
     with nogil:
         finite = c_count_nonzeros(
-            wide, data(inputs), n, width, threads, <int64_t*> data(starts), data(used))
+            wide, data(inputs), data(shifts), n, width, threads, <int64_t*> data(starts),
+            data(used))
     cdef int64_t count = (<int64_t*> data(starts))[n]
     if not finite or count > density * n * width or width > 2**31 - 1:
         return finite, None
@@ -1074,9 +1083,12 @@ def sparse_rows(cnp.ndarray inputs not None, double density, int threads):
     values[count:] = 0
     with nogil:
         c_take_nonzeros(
-            wide, data(inputs), n, width, threads, <int64_t*> data(starts),
+            wide, data(inputs), data(shifts), n, width, threads, <int64_t*> data(starts),
             <int32_t*> data(columns), data(values))
-    live = np.flatnonzero(used.any(axis=0)).astype(np.int32)
+    there = used.any(axis=0)
+    if shifts is not None:
+        there |= shifts != 0
+    live = np.flatnonzero(there).astype(np.int32)
     return finite, (starts, columns, values, live)
 
 

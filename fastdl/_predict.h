@@ -40,6 +40,7 @@ typedef struct {
     REAL *values;
     ptrdiff_t room;
     int64_t *next; /* (rows,) */
+    const REAL *bias; /* of the first layer, where rows are given without zeros */
 } FN(workspace);
 
 /* Lays a workspace out in memory, or counts its bytes where there is none yet. */
@@ -229,7 +230,7 @@ static void FN(predict_block)(const plan *p, FN(workspace) *w, const REAL *x, pt
         const REAL *ahead = l == 0 && x && rows == BLOCK_ROWS ? x + rows * inputs : NULL;
         if (l == 0 && p->starts) {
             const FN(nonzeros) given = {p->starts + first, p->columns, p->values};
-            FN(sparse_product)(given, rows, inputs, n, weights, bias, NULL, w->next, target);
+            FN(sparse_product)(given, rows, inputs, n, weights, w->bias, NULL, w->next, target);
         } else if (FN(mostly_zeros)(x, rows, inputs, n)) {
             const FN(nonzeros) taken = {w->starts, w->columns, w->values};
             for (ptrdiff_t b = 0, some; b < rows; b += some) {
@@ -266,6 +267,7 @@ typedef struct {
     REAL *outputs; /* (n, units) */
     char *memory;
     ptrdiff_t bytes; /* of each thread's */
+    const REAL *bias; /* of the first layer, with what the shifts of sparse rows add */
 } FN(inference);
 
 /* Each thread takes a share of the rows through all layers. */
@@ -278,6 +280,7 @@ static void FN(infer_thread)(void *job, int thread) {
     FN(workspace) w;
     FN(divide_memory)(&w, p, p->n < BLOCK_ROWS ? p->n : BLOCK_ROWS,
                       all->memory + thread * all->bytes);
+    w.bias = all->bias;
     for (ptrdiff_t start = share.start; start < share.stop; start += BLOCK_ROWS) {
         const ptrdiff_t left = share.stop - start, rows = left < BLOCK_ROWS ? left : BLOCK_ROWS;
         FN(predict_block)(p, &w, inputs ? inputs + start * features : NULL, start, rows,
@@ -289,9 +292,16 @@ static void FN(infer_thread)(void *job, int thread) {
  * to be had. */
 static int FN(infer)(const plan *p, REAL *outputs) {
     const ptrdiff_t bytes = FN(predict_memory)(p, p->n < BLOCK_ROWS ? p->n : BLOCK_ROWS);
-    char *memory = scratch_memory(bytes * p->threads);
+    const ptrdiff_t inputs = p->sizes[0], n = p->sizes[1];
+    const REAL *weights = p->parameters, *bias = weights + inputs * n;
+    char *memory = scratch_memory(bytes * p->threads + (p->shifts ? n * (ptrdiff_t)sizeof(REAL) : 0));
     if (!memory) return -1;
-    FN(inference) all = {p, outputs, memory, bytes};
+    if (p->shifts) {
+        REAL *shifted = (REAL *)(memory + bytes * p->threads);
+        FN(blocked_product)(1, n, inputs, p->shifts, inputs, 1, weights, n, 1, bias, shifted, n, 1);
+        bias = shifted;
+    }
+    FN(inference) all = {p, outputs, memory, bytes, bias};
     const int status = run_threads(FN(infer_thread), &all, p->threads);
     free(memory);
     return status;

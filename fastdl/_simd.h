@@ -245,6 +245,7 @@ typedef struct {
      * - 1) how many of a row's columns lie before each block but the first */
     const int64_t *edges;
     const int32_t *cuts;
+    const void *shifts;  /* (features,) to be added to every sparse row, or NULL */
     const int32_t *live; /* (live_count,) columns that some row has, or NULL: all of them */
     ptrdiff_t live_count;
     const void *targets;   /* int64 (n,) for the sparse loss, else (n, outputs) */

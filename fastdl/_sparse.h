@@ -1,4 +1,5 @@
-/* Dense rows into sparse ones for one REAL: what of inputs (rows, columns) is not zero, row by row.
+/* Dense rows into sparse ones for one REAL: what of inputs (rows, columns) is not zero, row by row; with
+ * shifts (columns,), what of inputs - shifts.
  *
  * Two passes, each on as many threads as it is given, which take consecutive rows: the first counts and
  * looks at every number, the second copies. Both go by the bits of a number, so that subnormal ones count
@@ -7,7 +8,7 @@
  */
 
 typedef struct {
-    const REAL *inputs;
+    const REAL *inputs, *shifts; /* shifts or NULL */
     ptrdiff_t rows, columns;
     int threads;
     int64_t *starts;    /* (rows + 1,) where each row begins in the two below */
@@ -24,8 +25,7 @@ INLINE WORD FN(magnitude)(REAL x) {
     return bits << 1;
 }
 
-static void FN(count_thread)(void *job, int thread) {
-    FN(sparsifying) *s = job;
+INLINE void FN(count_share)(FN(sparsifying) *s, int thread, const REAL *shifts) {
     const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
     WORD *used = s->used + thread * columns, largest = 0;
     for (ptrdiff_t b = s->rows * thread / s->threads; b < stop; b++) {
@@ -33,7 +33,7 @@ static void FN(count_thread)(void *job, int thread) {
         WORD count = 0;
 #pragma omp simd reduction(+ : count) reduction(max : largest)
         for (ptrdiff_t i = 0; i < columns; i++) {
-            const WORD bits = FN(magnitude)(row[i]);
+            const WORD bits = FN(magnitude)(shifts ? row[i] - shifts[i] : row[i]);
             count += bits != 0;
             used[i] |= bits;
             largest = bits > largest ? bits : largest;
@@ -43,8 +43,16 @@ static void FN(count_thread)(void *job, int thread) {
     s->largest[thread] = largest;
 }
 
-static void FN(take_thread)(void *job, int thread) {
-    const FN(sparsifying) *s = job;
+/* With shifts or without, as the compiler then knows. */
+static void FN(count_thread)(void *job, int thread) {
+    FN(sparsifying) *s = job;
+    if (s->shifts)
+        FN(count_share)(s, thread, s->shifts);
+    else
+        FN(count_share)(s, thread, NULL);
+}
+
+INLINE void FN(take_share)(const FN(sparsifying) *s, int thread, const REAL *shifts) {
     const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
     for (ptrdiff_t b = s->rows * thread / s->threads; b < stop; b++) {
         const REAL *row = s->inputs + b * columns;
@@ -57,7 +65,9 @@ static void FN(take_thread)(void *job, int thread) {
         /* Whole vectors are written, over the places of rows to come, but not of another thread's. */
         const int64_t limit = s->starts[stop];
         for (; i + 16 <= columns && k + 16 <= limit; i += 16) {
-            const __m512i x = _mm512_loadu_si512(row + i);
+            __m512i x = _mm512_loadu_si512(row + i);
+            if (shifts)
+                x = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_loadu_ps(shifts + i)));
             const __mmask16 there = _mm512_test_epi32_mask(x, _mm512_set1_epi32(0x7fffffff));
             const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)i));
             _mm512_storeu_si512(s->values + k, _mm512_maskz_compress_epi32(there, x));
@@ -66,11 +76,20 @@ static void FN(take_thread)(void *job, int thread) {
         }
 #endif
         for (; i < columns && k < end; i++) { /* no branch that depends on what is there */
+            const REAL x = shifts ? row[i] - shifts[i] : row[i];
             s->positions[k] = (int32_t)i;
-            s->values[k] = row[i];
-            k += FN(magnitude)(row[i]) != 0;
+            s->values[k] = x;
+            k += FN(magnitude)(x) != 0;
         }
     }
+}
+
+static void FN(take_thread)(void *job, int thread) {
+    const FN(sparsifying) *s = job;
+    if (s->shifts)
+        FN(take_share)(s, thread, s->shifts);
+    else
+        FN(take_share)(s, thread, NULL);
 }
 
 /* Where the system gives no threads, their shares one after the other. */
@@ -80,10 +99,10 @@ static void FN(run_shares)(void (*work)(void *, int), FN(sparsifying) *s) {
 }
 
 /* starts (rows + 1,) of the nonzero elements of each row; the columns that some row has are not 0 in used
- * (threads, columns), which comes filled with zeros. Returns whether all numbers are finite. */
-static int FN(count_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t columns, int threads,
-                              int64_t *starts, WORD *used) {
-    FN(sparsifying) s = {inputs, rows, columns, threads, .starts = starts, .used = used};
+ * (threads, columns), which comes filled with zeros. Returns whether all of these are finite. */
+static int FN(count_nonzeros)(const REAL *inputs, const REAL *shifts, ptrdiff_t rows, ptrdiff_t columns,
+                              int threads, int64_t *starts, WORD *used) {
+    FN(sparsifying) s = {inputs, shifts, rows, columns, threads, .starts = starts, .used = used};
     FN(run_shares)(FN(count_thread), &s);
     starts[0] = 0;
     for (ptrdiff_t b = 0; b < rows; b++) starts[b + 1] += starts[b];
@@ -93,9 +112,9 @@ static int FN(count_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t colu
 }
 
 /* The columns and values of the nonzero elements, with `starts` from above. */
-static void FN(take_nonzeros)(const REAL *inputs, ptrdiff_t rows, ptrdiff_t columns, int threads,
-                              const int64_t *starts, int32_t *positions, REAL *values) {
-    FN(sparsifying) s = {inputs, rows, columns, threads, (int64_t *)starts, positions, values};
+static void FN(take_nonzeros)(const REAL *inputs, const REAL *shifts, ptrdiff_t rows, ptrdiff_t columns,
+                              int threads, const int64_t *starts, int32_t *positions, REAL *values) {
+    FN(sparsifying) s = {inputs, shifts, rows, columns, threads, (int64_t *)starts, positions, values};
     FN(run_shares)(FN(take_thread), &s);
 }
 

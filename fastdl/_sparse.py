@@ -1,8 +1,13 @@
 """Rows without their zeros: matrices of `scipy.sparse` as the engine takes them.
 
+Dense rows that someone standardised, which made zeros other numbers, have in each column a number
+that most of them share. They are sparse rows too, plus a row that is added to all: the shifts.
+
 SciPy is not imported: a matrix is what has a method `tocsr`. The arrays of that are checked before
 they are used as positions, so that wrong ones raise an error and never lead outside of memory.
 """
+
+from functools import cached_property
 
 import numpy as np
 
@@ -20,6 +25,15 @@ _SAMPLED_ROWS = 1024
 # What entries cost in a step, by the share of the rows that have the feature, where the optimizer's
 # step of the feature's weights costs 1: measured for batches of 32 and 128 outputs.
 _ENTRY_COST = 6.4
+
+# Shifts are looked for among so many rows at least. As many are for a first look; the second takes
+# up to so many, with about so many numbers where rows are long.
+_FEWEST_ROWS = 32
+_COUNTED_ROWS = 256
+_COUNTED_NUMBERS = 1 << 21
+
+# A number that fewer of the rows share is not worth a shift, which costs what an entry does.
+_FREQUENT = 1 / 16
 
 # Columns are int32.
 _MOST_FEATURES = 2**31 - 1
@@ -39,15 +53,18 @@ class SparseRows:
     features : int
     live : ndarray of int32, optional
         All columns that some row has, in ascending order; found when first asked for.
+    shifts : ndarray (features,), optional
+        Added to all rows; `live` names the columns where they are not zero too.
     """
 
     ndim = 2
 
-    def __init__(self, starts, columns, values, features, live=None):
+    def __init__(self, starts, columns, values, features, live=None, shifts=None):
         self.starts = starts
         self.columns = columns
         self.values = values
         self.shape = (len(starts) - 1, features)
+        self.shifts = shifts
         self._live = live
         self._blocks = None
         self._codes = ()
@@ -107,7 +124,13 @@ class SparseRows:
         """Some consecutive rows, as views."""
         start, stop, _ = rows.indices(len(self))
         starts = self.starts[start : stop + 1]
-        return SparseRows(starts, self.columns, self.values, self.shape[1], self._live)
+        features = self.shape[1]
+        return SparseRows(starts, self.columns, self.values, features, self._live, self.shifts)
+
+    @cached_property
+    def dense(self):
+        """All rows as an array, which is kept."""
+        return self.toarray()
 
     def toarray(self, order=None, out=None):
         """All rows, or those that `order` names, as an array; `out` receives it if given."""
@@ -123,8 +146,13 @@ class SparseRows:
             entries += np.arange(len(entries))
         if out is None:
             out = np.empty((len(counts), self.shape[1]), self.dtype)
-        out[...] = 0
-        out[np.repeat(np.arange(len(counts)), counts), self.columns[entries]] = self.values[entries]
+        columns, values = self.columns[entries], self.values[entries]
+        if self.shifts is None:
+            out[...] = 0
+        else:
+            out[...] = self.shifts
+            values = values + self.shifts[columns]
+        out[np.repeat(np.arange(len(counts)), counts), columns] = values
         return out
 
 
@@ -162,6 +190,42 @@ def as_rows(name, matrix, features, dtype):
     if not present.all():
         starts, columns, values = _without(present, starts), columns[present], values[present]
     return SparseRows(starts, _with_room(columns, np.int32), _with_room(values, dtype), features)
+
+
+def frequent_numbers(inputs, density):
+    """The number that most rows of `inputs` (n, features) have in each column, or 0; or None.
+
+    Inputs are finite. A sample of their rows is looked at: it is None where more than the share
+    `density` of that differs from these numbers, where these are all 0, and for very few rows.
+    """
+    rows, features = inputs.shape
+    if rows < _FEWEST_ROWS:
+        return None
+    # Two rows agree wherever both have the frequent number: on average in at least the share
+    # (1 - density)**2 of the columns. A few pairs dismiss most data, in 20 microseconds.
+    pairs = inputs[_spread(rows, _FEWEST_ROWS)]
+    if np.mean(pairs[0::2] == pairs[1::2]) < 0.8 * (1 - density) ** 2:
+        return None
+    count = min(max(_FEWEST_ROWS, min(rows // 8, _COUNTED_NUMBERS // features)), _COUNTED_ROWS)
+    # Column after column; what is added makes negative zeros positive.
+    sample = np.sort(np.add(inputs[_spread(rows, count)].T, 0, order="C"), axis=1)
+    first = np.ones(sample.shape, bool)
+    np.not_equal(sample[:, 1:], sample[:, :-1], out=first[:, 1:])
+    # The longest run of equal numbers in each column, as its length and place in one integer.
+    starts = np.flatnonzero(first)
+    runs = np.diff(starts, append=sample.size) * sample.size + starts
+    columns = np.flatnonzero(starts % count == 0)
+    lengths, places = np.divmod(np.maximum.reduceat(runs, columns), sample.size)
+    frequent = lengths >= _FREQUENT * count
+    if lengths[frequent].sum() < (1 - density) * sample.size:
+        return None
+    values = np.where(frequent, sample.reshape(-1)[places], 0).astype(inputs.dtype, copy=False)
+    return values if values.any() else None
+
+
+def _spread(rows, count):
+    """The numbers of so many rows, from everywhere."""
+    return np.arange(count) * rows // count
 
 
 def finite(name, rows):

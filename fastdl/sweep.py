@@ -308,10 +308,14 @@ def _each(count, name, value, check):
 
 
 def _shared_data(networks, *arguments):
-    """Rows to train on and to evaluate for each network: the same arrays wherever they fit."""
+    """Rows to train on and to evaluate for each network: the same arrays wherever they fit.
+
+    They are those that `fit` takes, to the bit.
+    """
     prepared, data = {}, []
     for index, network in enumerate(networks):
-        form = network.loss, network.sizes[0], network.sizes[-1], network.dtype
+        shifts = _engine.wants_shifts(network._network)
+        form = network.loss, network.sizes[0], network.sizes[-1], network.dtype, shifts
         if form not in prepared:
             try:
                 prepared[form] = network._training_data(*arguments)
