@@ -6,13 +6,12 @@ the formulas of Keras.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from .. import optimizers, schedules
+from .. import _engine, optimizers, schedules
 from ._models import UnsupportedModelError
 
 # The attributes that hold what each optimizer keeps of every parameter, in the order in which
@@ -81,9 +80,11 @@ def read_optimizer(keras, optimizer, *, decays_all=True):
     `decays_all` says whether weight decay, if there is any, acts on all parameters.
     """
     kind = type(optimizer)
-    name = next((name for name in _SLOTS if kind is getattr(keras.optimizers, name)), None)
-    if name is None:
-        raise UnsupportedModelError(f"optimizer: {kind.__name__} is not supported")
+    name = kind.__name__
+    # Under the PyTorch backend Keras makes an object of a subclass of the same name.
+    own = getattr(keras.optimizers, name, ()) if name in _SLOTS else ()
+    if not (kind.__module__.startswith("keras.") and issubclass(kind, own)):
+        raise UnsupportedModelError(f"optimizer: {name} is not supported")
     for setting in ("gradient_accumulation_steps", "loss_scale_factor"):
         if getattr(optimizer, setting):
             raise UnsupportedModelError(
@@ -192,20 +193,48 @@ def _adam(optimizer, w, g, state, rate, t):
     if optimizer.amsgrad:
         np.maximum(state.slots["_velocity_hats"], second, out=state.slots["_velocity_hats"])
         second = state.slots["_velocity_hats"]
-    rate *= math.sqrt(1 - optimizer.beta_2**t) / (1 - optimizer.beta_1**t)
+    rate *= float(_correction(optimizer, np.array(t, w.dtype)))
     w -= rate * first / (np.sqrt(second) + optimizer.epsilon)
 
 
+def _correction(optimizer, t):
+    """What Adam's learning rate is multiplied by in steps t = 1, 2, ..., in the precision of t."""
+    first, second = (t.dtype.type(beta) ** t for beta in (optimizer.beta_1, optimizer.beta_2))
+    return np.sqrt(1 - second) / (1 - first)
+
+
+class State(_engine.OptimizerState):
+    """An optimizer's state, with learning rates that make up for Keras's rounding.
+
+    In single precision, 1 - beta_2**t of Keras's Adam is off by up to 6e-5 of its value in the
+    first steps. The engine works it out in double precision, so it is given other learning rates.
+    """
+
+    def rates(self, most):
+        """The learning rates of the next steps."""
+        rates, optimizer = super().rates(most), self.optimizer
+        if not isinstance(optimizer, optimizers.Adam):
+            return rates
+        t = self.iterations + np.arange(1.0, len(rates) + 1)
+        return rates * (_correction(optimizer, t.astype(self.dtype)) / _correction(optimizer, t))
+
+
 def _nadam(optimizer, w, g, state, rate, t):
-    """Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016."""
-    beta_1, beta_2 = optimizer.beta_1, optimizer.beta_2
-    now, later = (beta_1 * (1 - 0.5 * 0.96**step) for step in (t, t + 1))
-    state.product *= now
+    """Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016.
+
+    The scalars are rounded where Keras rounds them.
+    """
+    number = w.dtype.type
+    beta_1, beta_2 = number(optimizer.beta_1), number(optimizer.beta_2)
+    now, later = (beta_1 * (1 - number(0.5) * number(0.96) ** number(n)) for n in (t, t + 1))
+    product = number(state.product) * now
+    state.product = float(product)
     first, second = state.slots["_momentums"], state.slots["_velocities"]
     first += (g - first) * (1 - beta_1)
     second += (g**2 - second) * (1 - beta_2)
-    mean = later / (1 - state.product * later) * first + (1 - now) / (1 - state.product) * g
-    w -= rate * mean / (np.sqrt(second / (1 - beta_2**t)) + optimizer.epsilon)
+    mean = later / (1 - product * later) * first + (1 - now) / (1 - product) * g
+    root = np.sqrt(second / (1 - beta_2 ** number(t)))
+    w -= number(rate) * mean / (root + number(optimizer.epsilon))
 
 
 def _adagrad(optimizer, w, g, state, rate, t):

@@ -10,7 +10,7 @@ from .._optional import optional_import
 from ..reference import LINEAR
 from ._models import MEAN, UnsupportedModelError, is_sparse, penalties, read_layers, read_loss
 from ._models import read_dtype as dtype_of
-from ._optimizers import ArrayRule, read_optimizer, read_rate
+from ._optimizers import ArrayRule, State, read_optimizer, read_rate
 
 # What a subclass may not define in a way of its own.
 _OWN = (
@@ -231,8 +231,11 @@ class Link:
     def __init__(self, model, plan):
         self._keras = optional_import("keras", extra="keras")
         self._plan, self._optimizer = plan, model.optimizer
-        self.state = _engine.OptimizerState(plan.rule.optimizer, plan.network)
+        self.state = State(plan.rule.optimizer, plan.network)
+        self.state.dtype = plan.network.parameters.dtype
         self.stale = set()
+        self._views = {}
+        self._view = _VIEWS.get(self._keras.backend.backend())
         self._weights = [
             (array, variable)
             for array, variable in zip(plan.network.arrays, plan.variables, strict=True)
@@ -265,10 +268,20 @@ class Link:
             if trained
         ]
 
+    def touch(self):
+        """Note that the network changes."""
+        self.stale.update(("weights", "state"))
+        self._views.clear()
+
     def read_weights(self):
         """Take the model's weights."""
-        for array, variable in self._weights:
-            array[...] = variable.numpy()
+        for index, (array, variable) in enumerate(self._weights):
+            if self._view is None:
+                array[...] = variable.numpy()
+                continue
+            view = self._view(variable)
+            if not _same(view, self._views.get(index)):
+                array[...] = self._views[index] = view
 
     def read_rate(self):
         """Take the learning rate, which callbacks may have set."""
@@ -310,6 +323,19 @@ class Link:
             if hasattr(self._optimizer, "_u_product"):
                 self._optimizer._u_product.assign(self.state.product)
             self.stale.discard("state")
+
+
+def _same(view, other):
+    """Whether two arrays are the same memory, which nothing writes to while they are there."""
+    return other is not None and view.ctypes.data == other.ctypes.data
+
+
+# Backends whose variables show their value as an array that stays as it is, a variable with a new
+# value having it elsewhere: a prediction then copies only the weights that changed.
+_VIEWS = {
+    "jax": lambda variable: np.asarray(variable.value),
+    "tensorflow": lambda variable: np.asarray(memoryview(variable.value.value())),
+}
 
 
 def counts(keras, plan, metric):

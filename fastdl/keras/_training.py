@@ -398,7 +398,9 @@ class Accelerated:
         outputs = []
         for begin, end, batch in batches:
             callbacks.on_predict_batch_begin(begin)
-            outputs += [self._predict(self._inputs(part[0])) for part in batch]
+            for part in batch:
+                x, *_ = self._keras.utils.unpack_x_y_sample_weight(part)
+                outputs.append(self._predict(self._inputs(x)))
             callbacks.on_predict_batch_end(end, {"outputs": outputs[-1]})
             if self._model.stop_predicting:
                 break
@@ -584,7 +586,8 @@ class Metrics:
             getattr(each, "_fn", each).__module__.startswith("keras.") for each in compiled.metrics
         )
         if self.counted:
-            self._names = list(compiled.result())
+            with np.errstate(all="ignore"):  # of nothing counted
+                self._names = list(compiled.result())
 
     def recorder(self):
         """What takes down predictions for Keras's metrics, or None."""
@@ -659,7 +662,7 @@ class Source:
     def _take_steps(self, rows, order, batch_size, first, steps, totals):
         """Take training steps, `steps` at most; returns how many."""
         state = self._link.state
-        self._link.stale.update(("weights", "state"))
+        self._link.touch()
         return _engine.train_steps(
             self._network,
             state,
