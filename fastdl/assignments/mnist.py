@@ -17,11 +17,10 @@ import math
 import numpy as np
 
 from .. import checks, plots
-from .._optional import optional_import
 from ..augment import augment_images
 from ..callbacks import EarlyStopping
 from ..datasets import load_mnist as load_data
-from ..keras import accelerate
+from ..keras import accelerate, import_keras
 from ..network import MLP
 from ..optimizers import Adam, Optimizer
 from ..schedules import CosineDecay
@@ -74,7 +73,7 @@ def build_model(hidden=(128, 128, 128), activation="relu", dropout=0.5, *, l1=0.
     >>> model.name, model.count_params()
     ('mlp', 134794)
     """
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     regularizer = keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
     layers = [keras.layers.Input(_IMAGE_SHAPE), keras.layers.Flatten()]
     for units in hidden:
@@ -209,7 +208,7 @@ def train(
         raise TypeError(f"optimizer: {optimizer} is not one of Keras's, as a Keras model needs")
     if optimizer is not None:
         _compile(model, optimizer)
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     X_val, y_val, *_ = validation_data
     return accelerate(model, seed=seed).fit(
         X_train,

@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from .. import activations, losses
-from .._optional import optional_import
 from ..network import MLP
 from ..reference import ACTIVATIONS
+from ._bare import import_keras
 
 # Keras's losses by the name of their class and of their function.
 _LOSSES = {
@@ -75,7 +75,7 @@ def from_keras(model, *, loss=None, seed=None):
     >>> from_keras(model, seed=0)
     MLP([784, 128, 10], loss=CategoricalCrossentropy(label_smoothing=0.0), dtype='float32', seed=0)
     """
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     if not isinstance(model, keras.Model):
         raise TypeError(f"model: {model!r} is not a Keras model")
     before, dense, functions, rates = read_layers(keras, model)
@@ -129,7 +129,7 @@ def to_keras(network, name="mlp"):
     >>> [layer.name for layer in model.layers]
     ['dense_1', 'activation_1', 'dropout_1', 'dense_2', 'activation_2']
     """
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     if not isinstance(network, MLP):
         raise TypeError(f"network: {network!r} is not an MLP")
     dtype = network.dtype.name

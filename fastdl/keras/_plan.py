@@ -8,6 +8,7 @@ import numpy as np
 from .. import _engine, losses
 from .._optional import optional_import
 from ..reference import LINEAR
+from ._bare import import_keras
 from ._models import MEAN, UnsupportedModelError, is_sparse, penalties, read_layers, read_loss
 from ._models import read_dtype as dtype_of
 from ._optimizers import ArrayRule, State, read_optimizer, read_rate
@@ -47,7 +48,7 @@ class Plan:
     """
 
     def __init__(self, model, seed=None):
-        keras = optional_import("keras", extra="keras")
+        keras = import_keras()
         _check_model(keras, model)
         self.compiled = compiled_parts(model)
         chain = read_layers(keras, model)
@@ -229,7 +230,7 @@ class Link:
     """
 
     def __init__(self, model, plan):
-        self._keras = optional_import("keras", extra="keras")
+        self._keras = import_keras()
         self._plan, self._optimizer = plan, model.optimizer
         self.state = State(plan.rule.optimizer, plan.network)
         self.state.dtype = plan.network.parameters.dtype

@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import _engine, checks
 from .._optional import optional_import
+from ._bare import import_keras
 from ._models import MEAN, UnsupportedModelError
 from ._plan import Link, Plan, compiled_parts, counts, weighted
 
@@ -135,7 +136,7 @@ def restore(model):
     >>> restore(accelerate(model)).fit.__func__ is keras.Sequential.fit
     True
     """
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     if not isinstance(model, keras.Model):
         raise TypeError(f"model: {model!r} is not a Keras model")
     for name in _REBOUND:
@@ -222,7 +223,7 @@ class Accelerated:
     """The methods of a model, under Keras's names and with its arguments."""
 
     def __init__(self, model, seed, fallback):
-        self._keras = optional_import("keras", extra="keras")
+        self._keras = import_keras()
         self._model, self._seed, self._fallback = model, seed, fallback
         self._plan = Plan(model, seed)
         self._link = Link(model, self._plan)
