@@ -230,10 +230,7 @@ def _check_before(keras, layer):
     if kind is keras.layers.Flatten:
         if layer.data_format != "channels_last":
             raise unsupported(layer, f"data_format is {layer.data_format}")
-    elif kind is keras.layers.Normalization:
-        if getattr(layer, "mean", None) is None:
-            raise unsupported(layer, "is not adapted, and was given no mean")
-    elif kind is not keras.layers.Rescaling:
+    elif kind not in (keras.layers.Rescaling, keras.layers.Normalization):
         raise unsupported(layer, "stands before the first Dense")
 
 

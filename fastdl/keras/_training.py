@@ -473,8 +473,8 @@ class Accelerated:
         network, shape = self._plan.network, tuple(self._model.inputs[0].shape[1:])
         inputs = self._array("x", x)
         if inputs.shape[1:] != shape:
-            if shape == (1,) and inputs.ndim == 1:
-                inputs = inputs[:, np.newaxis]
+            if shape == (*inputs.shape[1:], 1):
+                inputs = inputs[..., np.newaxis]
             elif inputs.shape[1:] == (*shape, 1):
                 inputs = inputs[..., 0]
             else:
@@ -740,9 +740,9 @@ class Arrays(Source):
         ahead = self._model.steps_per_execution if follow else steps
         step, totals = 0, np.zeros((1, 3))
         while step < steps and not self._model.stop_training:
-            until = min(step + ahead, steps)
+            first, until = step, min(step + ahead, steps)
             if follow:
-                hooks("on_train_batch_begin", step)
+                hooks("on_train_batch_begin", first)
             while step < until:
                 step += self._take_steps(
                     self._rows, self._order, self._batch_size, step, until - step, totals
@@ -750,7 +750,8 @@ class Arrays(Source):
                 if not follow and hooks.late():
                     hooks.bar.on_train_batch_end(step - 1, metrics.logs(totals[0], recorder))
             if follow:
-                hooks("on_train_batch_end", step - 1, metrics.logs(totals[0], recorder))
+                # A number that is none, if fewer steps are left: so it is in Keras.
+                hooks("on_train_batch_end", first + ahead - 1, metrics.logs(totals[0], recorder))
         logs = metrics.logs(totals[0], recorder)
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(step - 1, logs)
@@ -767,7 +768,7 @@ class Arrays(Source):
             starts = [step * self._batch_size for step in range(first, last)]
             yield (
                 first,
-                last - 1,
+                first + self._model.steps_per_execution - 1,
                 [
                     Rows(
                         data.part(start, start + self._batch_size),
