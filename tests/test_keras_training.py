@@ -5,8 +5,10 @@ Keras's TensorFlow backend is the oracle in this process; others have processes 
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 
 import numpy as np
@@ -337,6 +339,18 @@ def test_batches_from_anywhere_give_the_steps_of_arrays(data, settings):
     assert streamed.evaluate(Sequence(), verbose=0) == pytest.approx(scores, rel=1e-6)
 
 
+def test_sparse_matrices_give_the_steps_of_arrays():
+    sparse = pytest.importorskip("scipy.sparse")
+    x = np.where(np.random.default_rng(0).uniform(size=X.shape) < 0.2, X, 0)
+    found = []
+    for data in (x, sparse.csr_matrix(x)):
+        model = accelerate(classifier(), seed=0)
+        model.fit(data, ONE_HOT, epochs=2, validation_split=0.2, verbose=0)
+        found.append([*model.get_weights(), model.predict(data, verbose=0)])
+    for dense, skipping in zip(*found, strict=True):
+        np.testing.assert_array_equal(skipping, dense)
+
+
 def test_metrics_of_streams():
     metrics = ["accuracy", "mse"]
     arrays, streamed = (accelerate(classifier(metrics=metrics)) for _ in range(2))
@@ -599,6 +613,29 @@ def test_a_fit_that_fails_leaves_the_state_of_a_step(where, error):
         expected.train_on_batch(X[rows], ONE_HOT[rows])
     assert parity.error(model.get_weights(), expected.get_weights()) <= TOLERANCE
     assert parity.error(values_of(model.optimizer), values_of(expected.optimizer)) <= TOLERANCE
+
+
+def test_ctrl_c_leaves_the_state_of_a_step():
+    model = accelerate(classifier(), seed=0)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, ONE_HOT, batch_size=1, epochs=10**9, verbose=0)
+    steps = int(model.optimizer.iterations)
+    assert steps > 100
+
+    class Stop(callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.left -= 1
+            self.model.stop_training = self.left == 0
+
+    stop = Stop()
+    stop.left = steps % parity.ROWS
+    expected = accelerate(classifier(), seed=0)
+    expected.fit(X, ONE_HOT, batch_size=1, epochs=steps // parity.ROWS, verbose=0)
+    if stop.left:
+        expected.fit(X, ONE_HOT, batch_size=1, callbacks=[stop], verbose=0)
+    assert_same_weights(model, expected)
+    assert parity.error(values_of(model.optimizer), values_of(expected.optimizer)) == 0
 
 
 # ------------------------------------------------------------------------------- what can't be done

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .. import _engine, checks
+from .. import _engine, _sparse, checks
 from .._optional import optional_import
 from ._bare import import_keras
 from ._models import MEAN, UnsupportedModelError
@@ -397,7 +397,7 @@ class Accelerated:
         self._model.stop_predicting = False
         callbacks.on_predict_begin()
         outputs = []
-        for begin, end, batch in batches:
+        for begin, end, batch in numbered(batches):
             callbacks.on_predict_batch_begin(begin)
             for part in batch:
                 x, *_ = self._keras.utils.unpack_x_y_sample_weight(part)
@@ -471,6 +471,9 @@ class Accelerated:
     def _inputs(self, x):
         """Inputs as rows of the network's dtype, after the layers before the first Dense."""
         network, shape = self._plan.network, tuple(self._model.inputs[0].shape[1:])
+        if _sparse.is_sparse(x) and not self._plan.before:
+            rows = _sparse.as_rows("x", x, network.sizes[0], network.parameters.dtype)
+            return rows.toarray() if rows.density > _engine.SPARSE_DENSITY else rows
         inputs = self._array("x", x)
         if inputs.shape[1:] != shape:
             if shape == (*inputs.shape[1:], 1):
@@ -795,7 +798,7 @@ class Batches(Source):
         """Train for an epoch; returns its logs."""
         follow, metrics, recorder = hooks.follow("train"), None, None
         totals, logs, end = np.zeros((1, 3)), {}, 0
-        for begin, end, batch in self._iterator:
+        for begin, end, batch in numbered(self._iterator):
             if follow:
                 hooks("on_train_batch_begin", begin)
             for part in batch:
@@ -820,12 +823,19 @@ class Batches(Source):
 
     def _parts(self, follow):
         self._iterator.reset()
-        for begin, end, batch in self._iterator:
+        for begin, end, batch in numbered(self._iterator):
             yield begin, end, [self._prepared(part) for part in batch]
 
     def _prepared(self, part):
         x, y, sample_weight = self._owner._keras.utils.unpack_x_y_sample_weight(part)
         return self._owner._rows(x, y, sample_weight, None)
+
+
+def numbered(iterator):
+    """The numbers of the first and the last step, and the batches, of each turn of an epoch."""
+    for begin, *end, batch in iterator.enumerate_epoch():
+        # Keras up to 3.11 leaves the number of the last one out.
+        yield begin, end[0] if end else begin + iterator.steps_per_execution - 1, batch
 
 
 class Hooks:
