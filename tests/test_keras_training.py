@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import fastdl.keras
+from fastdl import _kernels, backends
 from fastdl.keras import UnsupportedModelError, accelerate, restore
 
 keras = pytest.importorskip("keras")
@@ -76,17 +77,20 @@ def test_steps_are_those_of_other_backends(backend):
     assert {name: error for name, error in errors.items() if not error <= TOLERANCE} == {}
 
 
+# What depends on the build of the kernels is tested on each; what else takes Keras long, once.
+once = pytest.mark.skipif(
+    _kernels.DEBUG or backends.cpu_level() != backends.supported_cpu_levels()[-1],
+    reason="tested on the default build",
+)
+
+
 def frozen():
-    model = classifier()
-    model.layers[0].trainable = False
-    model.compile(optimizers.AdamW(0.01), loss="categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def without_decay_of_biases():
     optimizer = optimizers.AdamW(0.01)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
-    return classifier(optimizer=optimizer)
+    model = classifier()
+    model.layers[0].trainable = False
+    model.compile(optimizer, loss="categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 def prepared():
@@ -119,40 +123,44 @@ WEIGHTS = np.random.default_rng(7).uniform(0.2, 2, parity.ROWS)
 
 # What goes beyond a plain chain, each as a maker of the model and more arguments of fit.
 BEYOND = {
-    "no bias": (lambda: classifier(use_bias=False), {}),
-    "penalties": (lambda: classifier(kernel_regularizer="l2", bias_regularizer="l1"), {}),
-    "constraints": (
+    "no bias, unit norm": (
+        lambda: classifier(use_bias=False, kernel_constraint="unit_norm"),
+        {},
+    ),
+    "penalties, constraints": (
         lambda: classifier(
-            kernel_constraint=keras.constraints.MaxNorm(0.8), bias_constraint="non_neg"
+            kernel_regularizer="l2",
+            bias_regularizer="l1",
+            kernel_constraint=keras.constraints.MaxNorm(0.8),
+            bias_constraint="non_neg",
         ),
         {},
     ),
-    "another constraint": (lambda: classifier(kernel_constraint="unit_norm"), {}),
-    "frozen": (frozen, {}),
-    "decay of some": (without_decay_of_biases, {}),
+    "frozen, decay of some": (frozen, {}),
     "preparing layers": (prepared, {}),
     "functional, logits, smoothing": (functional, {"validation_split": 0.2}),
-    "sum": (lambda: classifier(CROSS_ENTROPY(reduction="sum")), {}),
+    "sum, schedule, class weights": (
+        lambda: classifier(
+            CROSS_ENTROPY(reduction="sum"),
+            optimizers.Adam(optimizers.schedules.CosineDecay(0.02, 40, alpha=0.1)),
+        ),
+        {"class_weight": {0: 0.5, 2: 3.0}},
+    ),
     "mean by weight": (
         lambda: classifier(CROSS_ENTROPY(reduction="mean_with_sample_weight")),
         {"sample_weight": WEIGHTS},
     ),
-    "class weights": (classifier, {"class_weight": {0: 0.5, 2: 3.0}}),
-    "schedule": (
-        lambda: classifier(
-            optimizer=optimizers.Adam(optimizers.schedules.CosineDecay(0.02, 40, alpha=0.1))
-        ),
-        {},
-    ),
 }
 
 
+@once
 @pytest.mark.parametrize("name", BEYOND)
 def test_steps_beyond_the_engine_are_keras_own(name):
     make, settings = BEYOND[name]
     assert parity.hand_over(lambda: (make(), ONE_HOT), **settings) <= TOLERANCE
 
 
+@once
 def test_metrics_are_keras_own():
     def make():
         model = classifier(
@@ -171,6 +179,7 @@ def test_metrics_are_keras_own():
     assert parity.hand_over(make, **settings) <= TOLERANCE
 
 
+@once
 def test_weighted_metrics_are_keras_own():
     def make():
         model = classifier()
@@ -185,6 +194,7 @@ def test_weighted_metrics_are_keras_own():
     assert parity.hand_over(make, sample_weight=WEIGHTS) <= TOLERANCE
 
 
+@once
 def test_logits_are_not_probabilities_to_a_binary_accuracy():
     def make():
         model = parity.network("relu, tanh", "linear", 1)
@@ -386,6 +396,7 @@ def test_the_callers_arrays_stay_as_they_are():
         np.testing.assert_array_equal(array, before)
 
 
+@once
 @pytest.mark.parametrize("verbose", [1, 2])
 def test_progress_is_keras_own(capsys, verbose):
     lines = []
@@ -452,6 +463,7 @@ class Record(callbacks.Callback):
         return hook
 
 
+@once
 def test_callbacks_are_called_as_by_keras(tmp_path):
     def run(model, folder):
         record = Record()
@@ -586,8 +598,14 @@ def test_training_goes_on_from_a_backup(tmp_path):
     assert parity.error(again.get_weights(), whole.get_weights()) <= TOLERANCE
 
 
-@pytest.mark.parametrize("where", ["on_train_batch_end", "on_epoch_end", "on_test_begin"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("on_train_batch_end", KeyboardInterrupt),
+        ("on_epoch_end", ValueError),
+        ("on_test_begin", KeyboardInterrupt),
+    ],
+)
 def test_a_fit_that_fails_leaves_the_state_of_a_step(where, error):
     def fail(*arguments, **settings):
         raise error
@@ -729,6 +747,7 @@ def test_fit_falls_back_to_keras():
     assert history.epoch == [0, 1]
 
 
+@once
 def test_a_model_that_is_compiled_anew_is_read_anew():
     model = accelerate(classifier())
     model.compile("adadelta", loss="categorical_crossentropy")
@@ -795,6 +814,7 @@ def test_accelerating_twice_and_restoring_are_harmless():
 # --------------------------------------------------------------------------------- dropout and luck
 
 
+@once
 def test_dropout_learns_as_keras_does():
     random = np.random.default_rng(0)
     x = random.normal(size=(600, 10)).astype(np.float32)
@@ -906,6 +926,7 @@ def test_keras_trains_with_numpy_alone(tmp_path):
     assert parity.error(values_of(again.optimizer), values_of(model.optimizer)) == 0
 
 
+@once
 def test_what_numpy_alone_can_not_do_names_the_package():
     code = """
 from fastdl.keras import import_keras

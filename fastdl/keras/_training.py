@@ -834,7 +834,7 @@ class Batches(Source):
 def numbered(iterator):
     """The numbers of the first and the last step, and the batches, of each turn of an epoch."""
     for begin, *end, batch in iterator.enumerate_epoch():
-        # Keras up to 3.11 leaves the number of the last one out.
+        # Older versions of Keras leave the number of the last one out.
         yield begin, end[0] if end else begin + iterator.steps_per_execution - 1, batch
 
 
