@@ -289,6 +289,11 @@ def test_new_weights_are_seen_by_the_next_prediction():
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
     model.layers[0].kernel.assign(model.layers[0].kernel * 2)
     assert not np.allclose(model.predict(X, verbose=0), ours)
+    # Steps of Keras's own change variables in place.
+    for _ in range(3):
+        type(model).fit(model, X, ONE_HOT, verbose=0)
+        theirs = type(model).predict(model, X, verbose=0)
+        np.testing.assert_allclose(model.predict(X, verbose=0), theirs, rtol=1e-5)
 
 
 def test_the_shape_of_inputs_is_checked():
@@ -689,6 +694,13 @@ def all_frozen():
     return model
 
 
+def distributed():
+    import tensorflow as tf
+
+    with tf.distribute.OneDeviceStrategy("cpu:0").scope():
+        return compiled(layers.Dense(1))
+
+
 UNSUPPORTED = {
     r"mine \(OwnStep\): has a train_step of its own": own_step,
     r"conv \(Conv2D\): stands before the first Dense": lambda: compiled(
@@ -717,6 +729,7 @@ UNSUPPORTED = {
     "the model is not compiled": lambda: keras.Sequential([layers.Input((5,)), layers.Dense(1)]),
     "without an optimizer or a loss": lambda: compiled(layers.Dense(1), loss=None),
     "nothing in it is trainable": all_frozen,
+    "made under a strategy of tf.distribute": distributed,
     "has an activity_regularizer": lambda: compiled(layers.Dense(1, activity_regularizer="l2")),
     "kernel_regularizer OrthogonalRegularizer": lambda: compiled(
         layers.Dense(1, kernel_regularizer=keras.regularizers.OrthogonalRegularizer())

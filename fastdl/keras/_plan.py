@@ -9,8 +9,15 @@ from .. import _engine, losses
 from .._optional import optional_import
 from ..reference import LINEAR
 from ._bare import import_keras
-from ._models import MEAN, UnsupportedModelError, is_sparse, penalties, read_layers, read_loss
-from ._models import read_dtype as dtype_of
+from ._models import (
+    MEAN,
+    UnsupportedModelError,
+    is_sparse,
+    penalties,
+    read_dtype,
+    read_layers,
+    read_loss,
+)
 from ._optimizers import ArrayRule, State, read_optimizer, read_rate
 
 # What a subclass may not define in a way of its own.
@@ -118,7 +125,7 @@ class Plan:
             loss,
             *((0.0, 0.0) if self._penalties_differ else pairs[0]),
             random.getrandbits(63) if seed is None else seed,
-            np.dtype(dtype_of(dense)),
+            np.dtype(read_dtype(dense)),
         )
         self.network.penalties = pairs
 
@@ -201,6 +208,8 @@ def _check_model(keras, model):
         raise UnsupportedModelError(f"{model.name}: the model is not compiled")
     if model.optimizer is None or model.loss is None:
         raise UnsupportedModelError(f"{model.name}: compiled without an optimizer or a loss")
+    if getattr(model, "_distribute_strategy", None) is not None:
+        raise UnsupportedModelError(f"{model.name}: made under a strategy of tf.distribute")
     if model._compile_loss._user_loss_weights is not None:
         raise UnsupportedModelError("loss_weights: not supported")
 
@@ -237,11 +246,9 @@ class Link:
         self.stale = set()
         self._views = {}
         self._view, self._assign = _access(self._keras.backend.backend())
-        self._weights = [
-            (array, variable)
-            for array, variable in zip(plan.network.arrays, plan.variables, strict=True)
-            if variable is not None
-        ]
+        pairs = list(zip(plan.network.arrays, plan.variables, strict=True))
+        self._weights = [pair for pair in pairs if pair[1] is not None]
+        self._trained = [pair for pair, trained in zip(pairs, plan.trained, strict=True) if trained]
         self._slots = None
 
     def build(self, model):
@@ -261,10 +268,7 @@ class Link:
             (array, getattr(optimizer, attribute)[known[id(variable)]])
             for attribute, slot in zip(plan.rule.attributes, self.state.slots.values(), strict=True)
             for array, variable, trained in zip(
-                self._plan.network.views(slot),
-                self._plan.variables,
-                self._plan.trained,
-                strict=True,
+                plan.network.views(slot), plan.variables, plan.trained, strict=True
             )
             if trained
         ]
@@ -305,7 +309,7 @@ class Link:
         """Give the model the network's weights, those that are trained."""
         if "weights" in self.stale:
             # Copies: a backend may keep the array that it is given.
-            for array, variable in self._weights:
+            for array, variable in self._trained:
                 self._assign(variable, array.copy())
             self.stale.discard("weights")
 
@@ -327,8 +331,10 @@ class Link:
 
 
 def _same(view, other):
-    """Whether two arrays are the same memory, which nothing writes to while they are there."""
-    return other is not None and view.ctypes.data == other.ctypes.data
+    """Whether a variable still has the value that it was seen with before."""
+    if not isinstance(view, np.ndarray) or other is None:
+        return view is other
+    return view.ctypes.data == other.ctypes.data
 
 
 def _access(backend):
@@ -338,7 +344,7 @@ def _access(backend):
     elsewhere: a prediction then copies only the weights that changed.
     """
     if backend == "jax":
-        return lambda variable: np.asarray(variable.value), _assign
+        return lambda variable: variable.value, _assign
     if backend == "tensorflow":
         # Its operations themselves take a fifth of the time of what stands around them.
         operations = optional_import("tensorflow", extra="keras").raw_ops

@@ -224,11 +224,11 @@ class Accelerated:
 
     def __init__(self, model, seed, fallback):
         self._keras = import_keras()
-        self._model, self._seed, self._fallback = model, seed, fallback
+        self._model, self._fallback = model, fallback
         self._plan = Plan(model, seed)
         self._link = Link(model, self._plan)
         self._workspace = _engine.Workspace(self._plan.network)
-        self._scores = None
+        self._known_metrics = {}
 
     def _ready(self):
         """Whether the model, as it is compiled now, is one that can be trained here."""
@@ -246,7 +246,7 @@ class Accelerated:
         plan.network.epochs = self._plan.network.epochs
         self._plan, self._link = plan, Link(self._model, plan)
         self._workspace = _engine.Workspace(plan.network)
-        self._scores = None
+        self._known_metrics = {}
         return True
 
     # ------------------------------------------------------------------------------- training
@@ -428,7 +428,7 @@ class Accelerated:
         """`keras.Model.summary`, and how fastdl trains the model."""
         type(self._model).summary(self._model, *arguments, **settings)
         reasons = list(self._plan.reasons)
-        if self._scores is not None and not self._scores.counted:
+        if not all(metrics.counted for metrics in self._known_metrics.values()):
             reasons.append("metrics that Keras counts")
         print_fn = settings.get("print_fn") or print
         if reasons:
@@ -559,10 +559,13 @@ class Accelerated:
 
     def _metrics(self, targets, sample_weight):
         """The `Metrics` for targets of this shape."""
-        key = targets.ndim, targets.shape[-1], sample_weight is None, self._model._compile_metrics
-        if self._scores is None or self._scores.key != key:
-            self._scores = Metrics(self._keras, self._model, self._plan, targets, key)
-        return self._scores
+        weighted = sample_weight is not None
+        key = targets.ndim, targets.shape[-1], weighted
+        if key not in self._known_metrics:
+            self._known_metrics[key] = Metrics(
+                self._keras, self._model, self._plan, targets, weighted
+            )
+        return self._known_metrics[key]
 
 
 class Metrics:
@@ -574,17 +577,16 @@ class Metrics:
         Whether the engine counts all of it.
     """
 
-    def __init__(self, keras, model, plan, targets, key):
-        self.key = key
-        self._model, self._plan = model, plan
+    def __init__(self, keras, model, plan, targets, weighted):
         self._compiled = compiled = model._compile_metrics
         self._names, self.counted, self._together = [], True, True
         if compiled is None:
             return
         if not compiled.built:
             compiled.build(targets[:1], np.zeros((1, plan.network.sizes[-1]), np.float32))
-        unweighted = key[2] or not compiled._user_weighted_metrics
-        self.counted = unweighted and all(counts(keras, plan, each) for each in compiled.metrics)
+        self.counted = not (weighted and compiled._user_weighted_metrics) and all(
+            counts(keras, plan, each) for each in compiled.metrics
+        )
         # Metrics of Keras add up over rows, whatever the batches; those of users may not.
         self._together = all(
             getattr(each, "_fn", each).__module__.startswith("keras.") for each in compiled.metrics
