@@ -719,6 +719,9 @@ UNSUPPORTED = {
         layers.Dense(1), loss=keras.losses.MeanSquaredError(reduction="none")
     ),
     "loss_weights: not supported": lambda: compiled(layers.Dense(1), loss_weights=[0.5]),
+    "loss: BinaryCrossentropy of softmax outputs is not the same": lambda: compiled(
+        layers.Dense(2, "softmax"), loss="binary_crossentropy"
+    ),
     "optimizer: Adadelta is not supported": lambda: compiled(layers.Dense(1), optimizer="adadelta"),
     "optimizer: gradient_accumulation_steps=2": lambda: compiled(
         layers.Dense(1), optimizer=optimizers.SGD(gradient_accumulation_steps=2)

@@ -72,6 +72,7 @@ class Plan:
         loss, self.reduction = read_loss(keras, model, dense[-1].units, chain.functions[-1])
         if self.reduction in (None, "none"):
             raise UnsupportedModelError(f"loss: reduction {self.reduction!r} is not supported")
+        _check_link(loss, chain.functions[-1])
         self.sparse = is_sparse(model.loss)
         self._read_network(keras, chain, loss, seed)
         optimizer = model.optimizer
@@ -212,6 +213,17 @@ def _check_model(keras, model):
         raise UnsupportedModelError(f"{model.name}: made under a strategy of tf.distribute")
     if model._compile_loss._user_loss_weights is not None:
         raise UnsupportedModelError("loss_weights: not supported")
+
+
+def _check_link(loss, output):
+    """Refuse probabilities of one kind under the cross-entropy of the other."""
+    own = loss.output_activation
+    if loss.classification and output.name in ("sigmoid", "softmax") and output.name != own:
+        # TensorFlow's takes the logits, as if the activation were its own; others' do not.
+        raise UnsupportedModelError(
+            f"loss: {type(loss).__name__} of {output.name} outputs is not the same under all "
+            f"backends of Keras: use {own}"
+        )
 
 
 def _constraint(keras, constraint):
