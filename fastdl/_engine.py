@@ -97,8 +97,8 @@ class Network:
         (l1, l2) of each array, for all but the engines.
     extras : object or None
         What a step does beyond what the engines know, and they leave such a network to single
-        kernels: `weighted(data)` and `update(kernels, network, state, workspace, learning_rate,
-        start, outputs)` stand in for the rows of a batch and for its update.
+        kernels: `batch(kernels, network, data)` gives the rows to take for those of a batch, and
+        `update(kernels, network, state, workspace, learning_rate, start, outputs)` updates.
     seed : int
         Of dropout and shuffling.
     parameters : ndarray (p,)
@@ -428,7 +428,7 @@ def _step(
     chosen = _take(data, order, start, start + rows, batch.inputs)
     extras = network.extras
     if extras:
-        chosen = extras.weighted(chosen)
+        chosen = extras.batch(kernels, network, chosen)
     loss = _loss_and_gradients(kernels, network, workspace, chosen, network.iterations)
     loss += _add_penalties(kernels, network, workspace)
     if extras:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastdl.keras
-from fastdl import _kernels, backends
+from fastdl import _kernels, backends, reference
 from fastdl.keras import UnsupportedModelError, accelerate, restore
 
 keras = pytest.importorskip("keras")
@@ -733,6 +733,9 @@ UNSUPPORTED = {
     "without an optimizer or a loss": lambda: compiled(layers.Dense(1), loss=None),
     "nothing in it is trainable": all_frozen,
     "made under a strategy of tf.distribute": distributed,
+    r"twice \(Dropout\): follows Dropout": lambda: compiled(
+        layers.Dropout(0.5), layers.Dropout(0.5, name="twice"), layers.Dense(1)
+    ),
     "has an activity_regularizer": lambda: compiled(layers.Dense(1, activity_regularizer="l2")),
     "kernel_regularizer OrthogonalRegularizer": lambda: compiled(
         layers.Dense(1, kernel_regularizer=keras.regularizers.OrthogonalRegularizer())
@@ -871,6 +874,27 @@ def test_dropout_learns_as_keras_does():
     difference = np.abs(theirs.mean(axis=0) - ours.mean(axis=0))
     assert (difference < 3 * spread).all(), (theirs, ours)
     assert ours[:, 1].mean() > 0.6
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_inputs_are_dropped(shuffle):
+    model = parity.drawn(compiled(layers.Dropout(0.3), layers.Dense(3)))
+    model.compile(optimizers.SGD(0.0), loss="mse")
+    before = X.copy()
+    accelerate(model, seed=5)
+    weights, bias = model.get_weights()
+    for step in range(2):
+        found = model.fit(X, NUMBERS, batch_size=50, shuffle=shuffle, verbose=0).history["loss"][0]
+        order = np.arange(50)
+        if shuffle:
+            reference.permutation(5, step, order)
+        kept = np.empty_like(X)
+        reference.dropout(X[order], 0.3, 5, step, 1, kept)
+        expected = np.mean((kept @ weights + bias - NUMBERS[order]) ** 2)
+        assert found == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_array_equal(X, before)
+    loss = model.evaluate(X, NUMBERS, verbose=0)
+    assert loss == pytest.approx(np.mean((X @ weights + bias - NUMBERS) ** 2), rel=1e-5)
 
 
 # ----------------------------------------------------------------------------------- other backends

@@ -31,7 +31,7 @@ class UnsupportedModelError(ValueError):
 class Chain(NamedTuple):
     """The layers of a model, from its input to its output."""
 
-    before: list  # Flatten, Rescaling and Normalization layers, which nothing is learnt in
+    before: list  # Flatten, Rescaling, Normalization and Dropout, which nothing is learnt in
     dense: list  # the Dense layers
     functions: list  # the activation of each
     rates: list  # of the dropout after each, which the last has none of
@@ -177,7 +177,7 @@ def read_layers(keras, model):
             functions.append(_function(keras, layer, layer.activation))
             rates.append(0.0)
         elif not dense:
-            _check_before(keras, layer)
+            _check_before(keras, layer, before)
             before.append(layer)
         elif kind is keras.layers.Dropout:
             if rates[-1] or layer.noise_shape is not None:
@@ -224,12 +224,17 @@ def _chain(keras, model):
     return layers
 
 
-def _check_before(keras, layer):
-    """Refuse what can't stand before the first Dense layer."""
+def _check_before(keras, layer, before):
+    """Refuse what can't stand before the first Dense layer, after these others."""
     kind = type(layer)
     if kind is keras.layers.Flatten:
         if layer.data_format != "channels_last":
             raise unsupported(layer, f"data_format is {layer.data_format}")
+    elif any(type(other) is keras.layers.Dropout for other in before):
+        raise unsupported(layer, "follows Dropout")
+    elif kind is keras.layers.Dropout:
+        if layer.noise_shape is not None:
+            raise unsupported(layer, "has a noise_shape")
     elif kind not in (keras.layers.Rescaling, keras.layers.Normalization):
         raise unsupported(layer, "stands before the first Dense")
 

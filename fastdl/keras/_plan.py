@@ -44,7 +44,9 @@ class Plan:
     trained : list of bool
         Whether each array is.
     before : list of layers
-        What goes before the first Dense layer.
+        What goes before the first Dense layer, but for Dropout.
+    input_rate : float
+        Of that.
     sparse : bool
         Whether the loss takes integer labels.
     reduction : str or None
@@ -59,7 +61,9 @@ class Plan:
         _check_model(keras, model)
         self.compiled = compiled_parts(model)
         chain = read_layers(keras, model)
-        self.before, dense = chain.before, chain.dense
+        dense = chain.dense
+        self.before = [each for each in chain.before if type(each) is not keras.layers.Dropout]
+        self.input_rate = sum(float(each.rate) for each in chain.before if each not in self.before)
         self.variables = [
             variable
             for layer in dense
@@ -97,6 +101,7 @@ class Plan:
         # Variables know no plain `==`: Keras makes it an operation on their values.
         exist = [variable is not None for variable in self.variables]
         reasons = {
+            "dropout of the inputs": self.input_rate,
             "a Dense layer without bias": not all(exist),
             "weights that are not trained": sum(exist) > sum(self.trained),
             "constraints": self.constraints,
@@ -142,9 +147,17 @@ class Extras:
         self._plan = plan
         self.recorder = recorder
 
-    def weighted(self, data):
-        """The rows of a batch, with weights by which their mean becomes the loss's reduction."""
-        return weighted(data, self._plan.reduction)
+    def batch(self, kernels, network, data):
+        """The rows of a batch after dropout, with weights that make the reduction a mean."""
+        data, rate = weighted(data, self._plan.reduction), self._plan.input_rate
+        if not rate:
+            return data
+        inputs = data.inputs if isinstance(data.inputs, np.ndarray) else data.inputs.toarray()
+        kept = np.empty_like(inputs)
+        # The hidden layers' numbers are smaller.
+        layer = len(network.layers)
+        kernels.dropout(inputs, rate, network.seed, network.iterations, layer, kept)
+        return data._replace(inputs=kept)
 
     def update(self, kernels, network, state, workspace, learning_rate, start, outputs):
         """Note the predictions; take the optimizer's step and keep to the constraints."""

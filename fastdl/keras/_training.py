@@ -64,9 +64,10 @@ def accelerate(model, *, fallback=False, seed=None):
     Parameters
     ----------
     model : keras.Model
-        Compiled; a Sequential or Functional chain of Flatten, Rescaling and Normalization, then
-        Dense layers, each followed by at most one activation (Activation, ReLU, LeakyReLU, ELU,
-        Softmax or the layer's own) and, except for the last one, then by at most one Dropout.
+        Compiled; a Sequential or Functional chain of Flatten, Rescaling, Normalization and a
+        Dropout, then Dense layers, each followed by at most one activation (Activation, ReLU,
+        LeakyReLU, ELU, Softmax or the layer's own) and, except for the last one, then by at most
+        one Dropout.
     fallback : bool, default False
         Whether a model that is not supported is left to Keras, with one warning, instead of an
         error.
