@@ -118,6 +118,13 @@ def functional():
     return parity.drawn(model)
 
 
+class Halving(optimizers.schedules.LearningRateSchedule):
+    """A schedule that fastdl does not know."""
+
+    def __call__(self, step):
+        return 0.05 * 0.5 ** (keras.ops.cast(step, "float32") / 20)
+
+
 CROSS_ENTROPY = keras.losses.CategoricalCrossentropy
 WEIGHTS = np.random.default_rng(7).uniform(0.2, 2, parity.ROWS)
 
@@ -145,6 +152,12 @@ BEYOND = {
             optimizers.Adam(optimizers.schedules.CosineDecay(0.02, 40, alpha=0.1)),
         ),
         {"class_weight": {0: 0.5, 2: 3.0}},
+    ),
+    "own schedule, average": (
+        lambda: classifier(
+            optimizer=optimizers.SGD(Halving(), momentum=0.9, nesterov=True, use_ema=True)
+        ),
+        {},
     ),
     "mean by weight": (
         lambda: classifier(CROSS_ENTROPY(reduction="mean_with_sample_weight")),
@@ -277,6 +290,9 @@ def test_single_batches_are_trained_on():
     assert list(ours) == list(theirs)
     assert parity.error(models[1].get_weights(), models[0].get_weights()) <= TOLERANCE
     assert int(models[1].optimizer.iterations) == 4
+    models[1].stop_training = True  # as an early stop leaves it
+    models[1].train_on_batch(X, ONE_HOT)
+    assert int(models[1].optimizer.iterations) == 5
 
 
 def test_new_weights_are_seen_by_the_next_prediction():

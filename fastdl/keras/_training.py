@@ -745,7 +745,7 @@ class Arrays(Source):
         follow, steps = hooks.follow("train"), self.steps
         ahead = self._model.steps_per_execution if follow else steps
         step, totals = 0, np.zeros((1, 3))
-        while step < steps and not self._model.stop_training:
+        while step < steps:
             first, until = step, min(step + ahead, steps)
             if follow:
                 hooks("on_train_batch_begin", first)
@@ -758,6 +758,8 @@ class Arrays(Source):
             if follow:
                 # A number that is none, if fewer steps are left: so it is in Keras.
                 hooks("on_train_batch_end", first + ahead - 1, metrics.logs(totals[0], recorder))
+                if self._model.stop_training:
+                    break
         logs = metrics.logs(totals[0], recorder)
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(step - 1, logs)
