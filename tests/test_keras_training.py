@@ -983,6 +983,27 @@ def test_keras_trains_with_numpy_alone(tmp_path):
 
 
 @once
+def test_the_exercise_runs_with_numpy_alone():
+    code = """
+import numpy as np
+from fastdl.assignments.mnist import *
+
+random = np.random.default_rng(0)
+labels = random.integers(0, 10, 500)
+images = random.uniform(0, 0.3, (500, 28, 28)).astype("float32")
+images[np.arange(500), 2 * labels] += 0.7
+data = (images[:400], labels[:400]), (images[400:], labels[400:])
+model = build_model(dropout=0.1)
+model.fit(images, np.eye(10)[labels], validation_data=(images, np.eye(10)[labels]), epochs=2)
+history = train(model, data, epochs=10, verbose=0)
+print(max(history.history["val_accuracy"]))
+"""
+    *progress, accuracy = python(NUMPY_ALONE + code, backend="numpy").splitlines()
+    assert "Epoch 2/2" in progress
+    assert float(accuracy) > 0.9
+
+
+@once
 def test_what_numpy_alone_can_not_do_names_the_package():
     code = """
 from fastdl.keras import import_keras
