@@ -656,11 +656,12 @@ def test_a_fit_that_fails_leaves_the_state_of_a_step(where, error):
 
 def test_ctrl_c_leaves_the_state_of_a_step():
     model = accelerate(classifier(), seed=0)
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    press = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    begin = callbacks.LambdaCallback(on_train_begin=lambda logs: press.start())
     with pytest.raises(KeyboardInterrupt):
-        model.fit(X, ONE_HOT, batch_size=1, epochs=10**9, verbose=0)
+        model.fit(X, ONE_HOT, batch_size=1, epochs=10**9, callbacks=[begin], verbose=0)
     steps = int(model.optimizer.iterations)
-    assert steps > 100
+    assert steps > 0
 
     class Stop(callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
@@ -728,6 +729,7 @@ UNSUPPORTED = {
     "dtype: bfloat16, float32 is not": lambda: compiled(layers.Dense(1, dtype="mixed_bfloat16")),
     "not one input and one output": two_outputs,
     "loss: hinge is not supported": lambda: compiled(layers.Dense(1), loss="hinge"),
+    "loss: 'crossentropy' is not supported": lambda: compiled(layers.Dense(1), loss="crossentropy"),
     "loss: <lambda> is not supported": lambda: compiled(
         layers.Dense(1), loss=lambda y, p: keras.ops.mean(p)
     ),
@@ -865,30 +867,26 @@ def test_dropout_learns_as_keras_does():
         loss="binary_crossentropy",
         metrics=["accuracy"],
     )
-    start = {}
+    model.optimizer.build(model.trainable_variables)
 
     def losses(run):
         found = []
-        for seed in range(5):
+        for seed in range(12):
             keras.utils.set_random_seed(seed)
             parity.drawn(model, seed)
-            start.setdefault("optimizer", parity.state(model))
-            for variable, value in start["optimizer"].values():
-                if (
-                    "dense" not in variable.path
-                    or "momentum" in variable.path
-                    or ("velocity" in variable.path)
-                ):
-                    variable.assign(value)
+            for variable in model.optimizer.variables:
+                if "learning_rate" not in variable.path:
+                    variable.assign(np.zeros(variable.shape))
             history = run(model).fit(x, y, epochs=6, verbose=0).history
             found.append((history["loss"][-1], history["accuracy"][-1]))
         return np.array(found)
 
     theirs, ours = losses(restore), losses(accelerate)
-    # Differences of two means of five; and neither learns without the other.
-    spread = np.sqrt((theirs.var(axis=0, ddof=1) + ours.var(axis=0, ddof=1)) / 5)
+    # The difference of two means, in units of its standard deviation.
+    spread = np.sqrt((theirs.var(axis=0, ddof=1) + ours.var(axis=0, ddof=1)) / 12)
     difference = np.abs(theirs.mean(axis=0) - ours.mean(axis=0))
     assert (difference < 3 * spread).all(), (theirs, ours)
+    print(difference / spread)
     assert ours[:, 1].mean() > 0.6
 
 

@@ -315,7 +315,10 @@ def read_loss(keras, model, units, output):
         return losses.get(by_output.get(output.name, "mean_squared_error")), MEAN[0]
     if not isinstance(model.loss, str) and not callable(model.loss):
         raise UnsupportedModelError(f"loss: {model.loss!r} is not one loss")
-    loss = keras.losses.get(model.loss)
+    try:
+        loss = keras.losses.get(model.loss)
+    except ValueError as error:  # "crossentropy", which Keras resolves by the targets, or a typo
+        raise UnsupportedModelError(f"loss: {model.loss!r} is not supported") from error
     name = loss.__name__ if hasattr(loss, "__name__") else type(loss).__name__
     own = getattr(keras.losses, name, None)
     if name not in _LOSSES or (loss is not own and type(loss) is not own):
