@@ -3,6 +3,7 @@
     python bench/compare.py loops        the training loops of the first two assignments
     python bench/compare.py training     epochs of networks on the training engine
     python bench/compare.py predict      one row, and 10,000
+    python bench/compare.py keras_models fit and predict of Keras's own models, accelerated
     python bench/compare.py accuracy     MNIST after 13 epochs, fastdl and Keras
     python bench/compare.py all
 
@@ -28,10 +29,10 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 
 import peers
-from peers import training
+from peers import keras_models, training
 from worker import Worker
 
-SUITES = ("loops", "training", "predict")
+SUITES = ("loops", "training", "predict", "keras_models")
 ANY = ()  # every library that is not ours
 
 
@@ -73,6 +74,9 @@ LIMITS = (
     Limit("one MNIST row", 4, ONNX),
     Limit("10,000 MNIST rows", 2, ANY),
     Limit("10,000 dense rows", 1, ANY),
+    Limit(keras_models.FIT, 30, ("Keras",)),
+    Limit(keras_models.FIT, 12, ("Keras (JAX)",)),
+    Limit(keras_models.PREDICT, 200, ("Keras",)),
 )
 
 MOST_SECONDS = {"one MNIST row": 4e-6, "one row of 2-4-1": 1e-6}  # of fastdl's median

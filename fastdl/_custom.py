@@ -40,6 +40,8 @@ def kernels_for(network, optimizer=None):
 
 def engine_for(kernels, network):
     """What takes whole epochs with these kernels, a module with `train_steps`, or None."""
+    if network.extras:
+        return None
     if len(network.layers) <= getattr(kernels, "MOST_LAYERS", 0):
         return kernels
     if kernels.__name__.endswith(".jit_kernels"):

@@ -101,6 +101,12 @@ class Network:
     from_logits : bool
     l1, l2 : float
         Penalties of the weights (not the biases).
+    penalties : list of tuple
+        (l1, l2) of each array, for all but the engines.
+    extras : object or None
+        What a step does beyond what the engines know, and they leave such a network to single
+        kernels: `batch(kernels, network, data)` gives the rows to take for those of a batch, and
+        `update(kernels, network, state, workspace, learning_rate, start, outputs)` updates.
     seed : int
         Of dropout and shuffling.
     parameters : ndarray (p,)
@@ -132,6 +138,8 @@ class Network:
         self.dropout = (*dropout, 0.0)
         self.loss = loss
         self.l1, self.l2 = l1, l2
+        self.penalties = [(l1, l2), (0.0, 0.0)] * len(activations)
+        self.extras = None
         self.seed = seed
         self.iterations = self.epochs = 0
         self._bind(_aligned_zeros(sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype))
@@ -432,9 +440,16 @@ def _step(
     rows = min(batch_size, len(data.inputs) - start)
     batch = workspace.batch(rows)
     chosen = _take(data, order, start, start + rows, batch.inputs)
+    extras = network.extras
+    if extras:
+        chosen = extras.batch(kernels, network, chosen)
     loss = _loss_and_gradients(kernels, network, workspace, chosen, network.iterations)
     loss += _add_penalties(kernels, network, workspace)
-    _update(kernels, network, state, workspace, learning_rate)
+    if extras:
+        outputs = batch.outputs[-1]
+        extras.update(kernels, network, state, workspace, learning_rate, start, outputs)
+    else:
+        update(kernels, network, state, workspace, learning_rate)
     network.iterations += 1
     state.iterations += 1
     totals[0] += loss * rows
@@ -733,20 +748,22 @@ def _backward(kernels, network, batch, fed, step, gradient_arrays):
 
 
 def _add_penalties(kernels, network, workspace):
-    """The L1 and L2 penalties of all weights; their gradients are added."""
-    if not (network.l1 or network.l2):
+    """The L1 and L2 penalties of all arrays; their gradients are added."""
+    if not any(map(any, network.penalties)):
         return 0.0
     return sum(
-        kernels.add_penalty(weights, network.l1, network.l2, gradients)
-        for weights, gradients in zip(
-            network.arrays[0::2], workspace.gradient_arrays[0::2], strict=True
+        kernels.add_penalty(array, l1, l2, gradients)
+        for array, (l1, l2), gradients in zip(
+            network.arrays, network.penalties, workspace.gradient_arrays, strict=True
         )
+        if l1 or l2
     )
 
 
-def _update(kernels, network, state, workspace, learning_rate):
+def update(kernels, network, state, workspace, learning_rate):
+    """The optimizer's step, from the gradients in the workspace."""
     optimizer = state.optimizer
-    _clip(optimizer, workspace)
+    clip(optimizer, workspace)
     # Plain gradient descent has no slot, and its kernel wants None for the velocity.
     slots = state.slots.values() or (None,)
     getattr(kernels, optimizer.kernel)(
@@ -758,7 +775,8 @@ def _update(kernels, network, state, workspace, learning_rate):
     )
 
 
-def _clip(optimizer, workspace):
+def clip(optimizer, workspace):
+    """Limit the gradients in the workspace as the optimizer wants it."""
     if optimizer.clipvalue is not None:
         limit = optimizer.clipvalue
         np.clip(workspace.gradients, -limit, limit, out=workspace.gradients)

@@ -444,7 +444,7 @@ static FN(rule) FN(make_rule)(int kind, double learning_rate, double momentum, d
         .take = (REAL)(1 - momentum),
         .take_2 = (REAL)(1 - beta_2),
         .epsilon = (REAL)epsilon,
-        .shrink = (REAL)(1 - learning_rate * weight_decay),
+        .shrink = (REAL)(learning_rate * weight_decay),
     };
 }
 
@@ -483,7 +483,7 @@ INLINE void FN(apply_vectors)(const FN(rule) *rule, REAL *parameters, const REAL
     const REAL rate = rule->rate, keep = rule->keep, take = rule->take, take_2 = rule->take_2;
     const REAL epsilon = rule->epsilon, shrink = rule->shrink;
     if (rule->decays)
-        for (ptrdiff_t i = 0; i < n; i += LANES) AT(parameters, i) *= shrink;
+        for (ptrdiff_t i = 0; i < n; i += LANES) AT(parameters, i) -= AT(parameters, i) * shrink;
     switch (rule->kind) {
     case SGD:
         for (ptrdiff_t i = 0; i < n; i += LANES)

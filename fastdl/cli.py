@@ -327,11 +327,12 @@ def _demo_mnist_fast():
 def _evaluate_in_keras(network, images, labels):
     """The accuracy that Keras finds for its model with a network's weights."""
     from .assignments import mnist
+    from .keras import restore
 
     # TensorFlow's notices about the CPU would stand between the table and its progress bar.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    model = mnist.build_model()
+    model = restore(mnist.build_model())
     model.set_weights(network.get_weights())
     _, accuracy = model.evaluate(images, np.eye(network.sizes[-1])[labels], verbose=0)
     return accuracy

@@ -466,7 +466,8 @@ def add_penalty(parameters, l1, l2, gradients):
 
 def _decay(parameters, learning_rate, weight_decay):
     if weight_decay:
-        parameters *= _like(parameters, 1 - learning_rate * weight_decay)
+        # A product with 1 - learning_rate * weight_decay would be off in the same way in each step.
+        parameters -= parameters * _like(parameters, learning_rate * weight_decay)
 
 
 def _like(array, value):

@@ -5,6 +5,7 @@ import pytest
 
 import fastdl
 from fastdl.assignments import mnist
+from fastdl.keras import restore
 from fastdl.optimizers import SGD
 from fastdl.schedules import CosineDecay
 
@@ -66,7 +67,7 @@ def test_the_keras_model_is_the_exercises():
 def test_model_and_network_are_the_same(data, settings):
     model, network = mnist.build_model(**settings), mnist.build_network(**settings, seed=0)
     images, labels = data[1]
-    model.set_weights(network.get_weights())
+    restore(model).set_weights(network.get_weights())
     # The noise of float32 sums over 784 pixels.
     np.testing.assert_allclose(
         network.predict(images), model.predict(images, verbose=0), rtol=1e-4, atol=1e-6
@@ -94,9 +95,32 @@ def test_a_keras_model_learns_the_same(data):
     model.set_weights(network.get_weights())
     mnist.train(network, data, epochs=2, verbose=0)
     history = mnist.train(model, data, epochs=2, verbose=0, seed=3)
-    assert isinstance(history, fastdl.History)
+    assert isinstance(history, keras.callbacks.History)
+    # The same rows are taken and the same units dropped; Keras rounds the rates of Adam.
     for ours, theirs in zip(network.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_keras_model_is_fitted_as_in_the_exercise(data, capsys):
+    (X, y), (X_val, y_val), _ = data
+    model = mnist.build_model(hidden=(32,))
+    validation = X_val, np.eye(10)[y_val]
+    history = model.fit(X, np.eye(10)[y], validation_data=validation, epochs=3)
+    assert list(history.history) == ["accuracy", "loss", "val_accuracy", "val_loss"]
+    assert "Epoch 3/3" in capsys.readouterr().out
+    loss, accuracy = restore(model).evaluate(*validation, verbose=0)
+    assert history.history["val_loss"][-1] == pytest.approx(loss, rel=1e-5)
+    assert history.history["val_accuracy"][-1] == pytest.approx(accuracy)
+
+
+def test_a_keras_model_takes_keras_optimizers(data):
+    model = mnist.build_model(hidden=(8,))
+    mnist.train(model, data, epochs=1, optimizer="sgd", verbose=0)
+    assert isinstance(model.optimizer, keras.optimizers.SGD)
+    before = model.get_weights()
+    with pytest.raises(TypeError, match=r"optimizer: SGD.* is not one of Keras's"):
+        mnist.train(model, data, optimizer=SGD(0.1))
+    np.testing.assert_array_equal(before[0], model.get_weights()[0])
 
 
 def test_one_hot_rows_are_labels_too(data):
@@ -167,7 +191,7 @@ def test_augmentation_multiplies_the_images(data):
 
 
 def test_a_keras_model_that_is_interrupted_has_learnt_so_far(data):
-    class Interrupt(fastdl.Callback):
+    class Interrupt(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             raise KeyboardInterrupt
 
@@ -176,6 +200,7 @@ def test_a_keras_model_that_is_interrupted_has_learnt_so_far(data):
     with pytest.raises(KeyboardInterrupt):
         mnist.train(model, data, callbacks=[Interrupt()], verbose=0)
     assert not np.array_equal(model.get_weights()[0], before[0])
+    assert int(model.optimizer.iterations) == 38
 
 
 def test_fast_training_stops_at_the_first_round_past_the_target(data):

@@ -1,7 +1,8 @@
 """The same work done by other libraries, each in its fastest form that is still that library.
 
 `operations` has single operations, `loops` the training loops of the first two assignments,
-`training` epochs of networks on the training engine, `predict` what they answer.
+`training` epochs of networks on the training engine, `predict` what they answer, `keras_models`
+Keras's own models.
 """
 
 import functools

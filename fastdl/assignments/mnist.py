@@ -2,7 +2,8 @@
 
     data = load_data()
     model = build_model()           # a Keras model; build_network() is the same as a fastdl.MLP
-    history = train(model, data)    # either of them
+    model.fit(...)                  # as in the exercise
+    history = train(model, data)    # either of them, keeping the best weights
     train_fast(network, data)       # a network, until 97.5 % of X_val are right
     plot_learning_curves(history)
 
@@ -16,13 +17,12 @@ import math
 import numpy as np
 
 from .. import checks, plots
-from .._optional import optional_import
 from ..augment import augment_images
 from ..callbacks import EarlyStopping
 from ..datasets import load_mnist as load_data
-from ..keras import from_keras
+from ..keras import accelerate, import_keras
 from ..network import MLP
-from ..optimizers import Adam
+from ..optimizers import Adam, Optimizer
 from ..schedules import CosineDecay
 
 __all__ = [
@@ -62,7 +62,9 @@ def build_model(hidden=(128, 128, 128), activation="relu", dropout=0.5, *, l1=0.
     Returns
     -------
     keras.Sequential
-        Called "mlp", compiled with categorical cross-entropy (for one-hot rows) and Adam.
+        Called "mlp", compiled with categorical cross-entropy (for one-hot rows) and Adam, and
+        accelerated: its `fit`, `evaluate` and `predict` run on fastdl's kernels, whichever backend
+        Keras has. `fastdl.keras.restore` gives it Keras's own.
 
     Examples
     --------
@@ -71,7 +73,7 @@ def build_model(hidden=(128, 128, 128), activation="relu", dropout=0.5, *, l1=0.
     >>> model.name, model.count_params()
     ('mlp', 134794)
     """
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     regularizer = keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
     layers = [keras.layers.Input(_IMAGE_SHAPE), keras.layers.Flatten()]
     for units in hidden:
@@ -83,8 +85,12 @@ def build_model(hidden=(128, 128, 128), activation="relu", dropout=0.5, *, l1=0.
         keras.layers.Dense(_CLASSES, activation="softmax", kernel_regularizer=regularizer)
     )
     model = keras.Sequential(layers, name="mlp")
-    model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
-    return model
+    _compile(model, "adam")
+    return accelerate(model)
+
+
+def _compile(model, optimizer):
+    model.compile(loss="categorical_crossentropy", optimizer=optimizer, metrics=["accuracy"])
 
 
 def build_network(
@@ -132,20 +138,22 @@ def train(
     Parameters
     ----------
     model : keras.Model or fastdl.MLP
-        A Keras model is trained as the network that it is equal to, and receives the weights.
+        A Keras model of `build_model`, accelerated or not: it is afterwards.
     data : ((X_train, y_train), (X_val, y_val), ...)
         Labels, or one-hot rows. The weights kept are those of the best accuracy on X_val.
     epochs : int, default 13
     batch_size : int, default 32
     optimizer : str or Optimizer, optional
         From `fastdl.optimizers`, where the learning rate (a number or one of `fastdl.schedules`)
-        and the momentum are set. Without it Adam; an MLP goes on with the one it has.
+        and the momentum are set; for a Keras model, which is compiled anew, from
+        `keras.optimizers`. Without it the model's own goes on, at first Adam.
     patience : int or None, default 10
         Stop when the best accuracy is so many epochs old; None never stops.
     augment : int, default 1
         Train on so many times the images, the further ones shifted, rotated, zoomed and roughened
         by `augment_images`.
     callbacks : sequence of Callback
+        fastdl's for an MLP, Keras's for a Keras model.
     verbose : {0, 1, 2}, default 1
         Nothing, a progress bar, or a line for each epoch.
     seed : int, default 0
@@ -154,6 +162,7 @@ def train(
     Returns
     -------
     History
+        fastdl's or Keras's, as the model.
 
     Raises
     ------
@@ -170,30 +179,49 @@ def train(
     >>> max(history.history["val_accuracy"])
     1.0
     """
+    epochs = checks.integer("epochs", epochs, low=1)
+    if patience is not None:
+        patience = checks.integer("patience", patience, low=0)
     (X_train, y_train), validation_data, *_ = data
-    network = model if isinstance(model, MLP) else from_keras(model, seed=seed)
     if augment != 1:
         X_train, y_train = augment_images(X_train, y_train, copies=augment, seed=seed)
-    stopping = EarlyStopping(
-        monitor="val_accuracy",
-        patience=epochs if patience is None else patience,
-        restore_best_weights=True,
-    )
-    try:
-        return network.fit(
+    settings = {
+        "epochs": epochs,
+        "batch_size": checks.integer("batch_size", batch_size, low=1),
+        "verbose": verbose,
+    }
+    keeping = {
+        "monitor": "val_accuracy",
+        "patience": epochs if patience is None else patience,
+        "restore_best_weights": True,
+    }
+    if isinstance(model, MLP):
+        return model.fit(
             X_train,
             y_train,
-            epochs=epochs,
-            batch_size=batch_size,
             optimizer=optimizer,
             validation_data=validation_data,
-            callbacks=[stopping, *callbacks],
-            verbose=verbose,
+            callbacks=[EarlyStopping(**keeping), *callbacks],
+            **settings,
         )
-    finally:
-        # Also after Ctrl-C, which leaves the weights of a whole number of steps.
-        if network is not model:
-            model.set_weights(network.get_weights())
+    if isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer: {optimizer} is not one of Keras's, as a Keras model needs")
+    if optimizer is not None:
+        _compile(model, optimizer)
+    keras = import_keras()
+    X_val, y_val, *_ = validation_data
+    return accelerate(model, seed=seed).fit(
+        X_train,
+        _one_hot(y_train),
+        validation_data=(X_val, _one_hot(y_val)),
+        callbacks=[keras.callbacks.EarlyStopping(**keeping), *callbacks],
+        **settings,
+    )
+
+
+def _one_hot(labels):
+    labels = np.asarray(labels)
+    return np.eye(_CLASSES, dtype=np.float32)[labels] if labels.ndim == 1 else labels
 
 
 # What `train_fast` does, chosen on seeds 10 to 23. With dropout of one half, training seems limited

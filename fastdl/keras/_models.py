@@ -1,9 +1,11 @@
-"""Keras models as fastdl networks, and back: chains of Dense layers, with Dropout between them."""
+"""What a Keras model consists of, as fastdl's kernels take it; networks from it, and back."""
 
-from . import activations, losses
-from ._optional import optional_import
-from .network import MLP
-from .reference import ACTIVATIONS
+from typing import NamedTuple
+
+from .. import activations, losses
+from ..network import MLP
+from ..reference import ACTIVATIONS
+from ._bare import import_keras
 
 # Keras's losses by the name of their class and of their function.
 _LOSSES = {
@@ -23,7 +25,16 @@ _LOSSES = {
 
 
 class UnsupportedModelError(ValueError):
-    """A Keras model that no `MLP` is equal to; the message names the layer and the reason."""
+    """A Keras model that fastdl has no equal of; the message names the layer and the reason."""
+
+
+class Chain(NamedTuple):
+    """The layers of a model, from its input to its output."""
+
+    before: list  # Flatten, Rescaling, Normalization and Dropout, which nothing is learnt in
+    dense: list  # the Dense layers
+    functions: list  # the activation of each
+    rates: list  # of the dropout after each, which the last has none of
 
 
 def from_keras(model, *, loss=None, seed=None):
@@ -64,22 +75,23 @@ def from_keras(model, *, loss=None, seed=None):
     >>> from_keras(model, seed=0)
     MLP([784, 128, 10], loss=CategoricalCrossentropy(label_smoothing=0.0), dtype='float32', seed=0)
     """
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     if not isinstance(model, keras.Model):
         raise TypeError(f"model: {model!r} is not a Keras model")
-    dense, functions, rates = _read_layers(keras, model)
-    if rates[-1]:
-        raise UnsupportedModelError(f"{dense[-1].name} (Dense): Dropout follows the last layer")
-    penalties = {layer.name: _penalties(keras, layer) for layer in dense}
-    if len(set(penalties.values())) > 1:
-        raise UnsupportedModelError(f"kernel_regularizer: not the same in all layers: {penalties}")
-    l1, l2 = penalties[dense[0].name]
-    dtypes = {layer.compute_dtype for layer in dense} | {layer.variable_dtype for layer in dense}
-    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
-        names = ", ".join(sorted(dtypes))
-        raise UnsupportedModelError(f"dtype: {names} is not float32 or float64 throughout")
+    before, dense, functions, rates = read_layers(keras, model)
+    for layer in before:
+        if type(layer) is not keras.layers.Flatten:
+            raise unsupported(layer, "stands before the first Dense")
+    for layer in dense:
+        _check_plain(layer)
+    pairs = {layer.name: penalties(keras, layer, "kernel_regularizer") for layer in dense}
+    if len(set(pairs.values())) > 1:
+        raise UnsupportedModelError(f"kernel_regularizer: not the same in all layers: {pairs}")
+    l1, l2 = pairs[dense[0].name]
     if loss is None:
-        loss = _read_loss(keras, model, dense[-1].units, functions[-1])
+        loss, reduction = read_loss(keras, model, dense[-1].units, functions[-1])
+        if reduction not in MEAN:
+            raise UnsupportedModelError(f"loss: reduction {reduction!r} is not supported")
     network = MLP(
         [dense[0].input.shape[1], *(layer.units for layer in dense)],
         activation=functions[:-1],
@@ -88,7 +100,7 @@ def from_keras(model, *, loss=None, seed=None):
         loss=loss,
         l1=l1,
         l2=l2,
-        dtype=dtypes.pop(),
+        dtype=read_dtype(dense),
         seed=seed,
     )
     network.set_weights([array for layer in dense for array in layer.get_weights()])
@@ -117,7 +129,7 @@ def to_keras(network, name="mlp"):
     >>> [layer.name for layer in model.layers]
     ['dense_1', 'activation_1', 'dropout_1', 'dense_2', 'activation_2']
     """
-    keras = optional_import("keras", extra="keras")
+    keras = import_keras()
     if not isinstance(network, MLP):
         raise TypeError(f"network: {network!r} is not an MLP")
     dtype = network.dtype.name
@@ -154,33 +166,43 @@ def _activation_layer(keras, function, dtype, name):
 # ----------------------------------------------------------------------------- reading Keras models
 
 
-def _read_layers(keras, model):
-    """The Dense layers of a chain, with the activation and the dropout rate after each."""
-    dense, functions, rates = [], [], []
+def read_layers(keras, model):
+    """The `Chain` that a model is, or an error that names what can't be part of one."""
+    before, dense, functions, rates = [], [], [], []
     for layer in _chain(keras, model):
         kind = type(layer)
-        if kind is keras.layers.Flatten and not dense:
-            if layer.data_format != "channels_last":
-                raise _unsupported(layer, f"data_format is {layer.data_format}")
-        elif kind is keras.layers.Dense:
+        if kind is keras.layers.Dense:
             _check_dense(layer)
             dense.append(layer)
             functions.append(_function(keras, layer, layer.activation))
             rates.append(0.0)
         elif not dense:
-            raise _unsupported(layer, "stands before the first Dense")
+            _check_before(keras, layer, before)
+            before.append(layer)
         elif kind is keras.layers.Dropout:
             if rates[-1] or layer.noise_shape is not None:
-                raise _unsupported(layer, "a second Dropout, or one with a noise_shape")
+                raise unsupported(layer, "a second Dropout, or one with a noise_shape")
             rates[-1] = float(layer.rate)
         else:
             function = _function(keras, layer, layer)
             if functions[-1].name != "linear" or rates[-1]:
-                raise _unsupported(layer, "follows another activation, or Dropout")
+                raise unsupported(layer, "follows another activation, or Dropout")
             functions[-1] = function
     if not dense:
         raise UnsupportedModelError(f"{model.name}: there is no Dense layer")
-    return dense, functions, rates
+    if rates[-1]:
+        raise unsupported(dense[-1], "Dropout follows the last layer")
+    read_dtype(dense)
+    return Chain(before, dense, functions, rates)
+
+
+def read_dtype(dense):
+    """The name of the one dtype of some layers."""
+    dtypes = {layer.compute_dtype for layer in dense} | {layer.variable_dtype for layer in dense}
+    if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
+        names = ", ".join(sorted(dtypes))
+        raise UnsupportedModelError(f"dtype: {names} is not float32 or float64 throughout")
+    return dtypes.pop()
 
 
 def _chain(keras, model):
@@ -195,28 +217,48 @@ def _chain(keras, model):
     tensor = model.inputs[0]
     for layer in layers:
         if layer.input is not tensor:
-            raise _unsupported(layer, "is not fed by the layer before it alone")
+            raise unsupported(layer, "is not fed by the layer before it alone")
         tensor = layer.output
     if tensor is not model.outputs[0]:
         raise UnsupportedModelError(f"{model.name}: its layers are not a chain")
     return layers
 
 
+def _check_before(keras, layer, before):
+    """Refuse what can't stand before the first Dense layer, after these others."""
+    kind = type(layer)
+    if kind is keras.layers.Flatten:
+        if layer.data_format != "channels_last":
+            raise unsupported(layer, f"data_format is {layer.data_format}")
+    elif any(type(other) is keras.layers.Dropout for other in before):
+        raise unsupported(layer, "follows Dropout")
+    elif kind is keras.layers.Dropout:
+        if layer.noise_shape is not None:
+            raise unsupported(layer, "has a noise_shape")
+    elif kind not in (keras.layers.Rescaling, keras.layers.Normalization):
+        raise unsupported(layer, "stands before the first Dense")
+
+
 def _check_dense(layer):
+    """Refuse a Dense layer that is more than weights and biases."""
     if len(layer.input.shape) != 2:
-        raise _unsupported(layer, f"takes inputs {layer.input.shape}, not rows of features")
+        raise unsupported(layer, f"takes inputs {layer.input.shape}, not rows of features")
+    if layer.activity_regularizer is not None:
+        raise unsupported(layer, "has an activity_regularizer")
+    for setting in ("lora_enabled", "quantization_mode"):
+        if getattr(layer, setting, None):
+            raise unsupported(layer, f"{setting} is {getattr(layer, setting)!r}")
+
+
+def _check_plain(layer):
+    """Refuse a Dense layer that an MLP has no equal of."""
     if not layer.use_bias:
-        raise _unsupported(layer, "use_bias is False")
+        raise unsupported(layer, "use_bias is False")
     if not layer.trainable:
-        raise _unsupported(layer, "is frozen (trainable is False)")
-    for setting in (
-        "bias_regularizer",
-        "activity_regularizer",
-        "kernel_constraint",
-        "bias_constraint",
-    ):
+        raise unsupported(layer, "is frozen (trainable is False)")
+    for setting in ("bias_regularizer", "kernel_constraint", "bias_constraint"):
         if getattr(layer, setting) is not None:
-            raise _unsupported(layer, f"has a {setting}")
+            raise unsupported(layer, f"has a {setting}")
 
 
 def _function(keras, layer, function):
@@ -236,12 +278,12 @@ def _function(keras, layer, function):
     for name in ACTIVATIONS:
         if function is getattr(keras.activations, name):
             return activations.get(name)
-    raise _unsupported(layer, f"{getattr(function, '__name__', kind.__name__)} is not supported")
+    raise unsupported(layer, f"{getattr(function, '__name__', kind.__name__)} is not supported")
 
 
-def _penalties(keras, layer):
-    """(l1, l2) of a Dense layer's kernel."""
-    regularizer = layer.kernel_regularizer
+def penalties(keras, layer, name):
+    """(l1, l2) of a Dense layer's regularizer called `name`."""
+    regularizer = getattr(layer, name)
     if regularizer is None:
         return 0.0, 0.0
     if type(regularizer) not in (
@@ -249,26 +291,40 @@ def _penalties(keras, layer):
         keras.regularizers.L2,
         keras.regularizers.L1L2,
     ):
-        raise _unsupported(layer, f"kernel_regularizer {type(regularizer).__name__}")
+        raise unsupported(layer, f"{name} {type(regularizer).__name__}")
     return float(getattr(regularizer, "l1", 0.0)), float(getattr(regularizer, "l2", 0.0))
 
 
-def _read_loss(keras, model, units, output):
-    """fastdl's loss for a model's: the compiled one, or the one that goes with its outputs."""
+# The reductions of a loss that are its mean over the rows of a batch.
+MEAN = ("sum_over_batch_size", "mean")
+
+
+def is_sparse(loss):
+    """Whether a Keras loss, in any form that `compile` takes, is the one for integer labels."""
+    name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    return name in ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
+
+
+def read_loss(keras, model, units, output):
+    """fastdl's loss for a model's, and the reduction of that.
+
+    Without a compiled one, it is the loss that goes with the model's outputs.
+    """
     if not getattr(model, "compiled", False) or model.loss is None:
         by_output = {"softmax": "categorical_crossentropy", "sigmoid": "binary_crossentropy"}
-        return losses.get(by_output.get(output.name, "mean_squared_error"))
+        return losses.get(by_output.get(output.name, "mean_squared_error")), MEAN[0]
     if not isinstance(model.loss, str) and not callable(model.loss):
         raise UnsupportedModelError(f"loss: {model.loss!r} is not one loss")
-    loss = keras.losses.get(model.loss)
+    try:
+        loss = keras.losses.get(model.loss)
+    except ValueError as error:  # "crossentropy", which Keras resolves by the targets, or a typo
+        raise UnsupportedModelError(f"loss: {model.loss!r} is not supported") from error
     name = loss.__name__ if hasattr(loss, "__name__") else type(loss).__name__
     own = getattr(keras.losses, name, None)
     if name not in _LOSSES or (loss is not own and type(loss) is not own):
         raise UnsupportedModelError(f"loss: {name} is not supported")
     # Not `get_config()`: that of Huber leaves delta out.
     settings = dict(getattr(loss, "_fn_kwargs", {}))
-    if getattr(loss, "reduction", "sum_over_batch_size") != "sum_over_batch_size":
-        raise UnsupportedModelError(f"loss: reduction {loss.reduction!r} is not supported")
     if settings.pop("axis", -1) != -1 or settings.pop("ignore_class", None) is not None:
         raise UnsupportedModelError("loss: axis and ignore_class are not supported")
     from_logits = settings.pop("from_logits", False)
@@ -283,8 +339,8 @@ def _read_loss(keras, model, units, output):
         result.check_outputs(units, output)
     except ValueError as error:
         raise UnsupportedModelError(f"loss: {error}") from error
-    return result
+    return result, getattr(loss, "reduction", MEAN[0])
 
 
-def _unsupported(layer, reason):
+def unsupported(layer, reason):
     return UnsupportedModelError(f"{layer.name} ({type(layer).__name__}): {reason}")

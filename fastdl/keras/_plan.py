@@ -1,0 +1,408 @@
+"""A compiled Keras model as the engine takes it, and the copies between the two."""
+
+import dataclasses
+import random
+
+import numpy as np
+
+from .. import _engine, losses
+from .._optional import optional_import
+from ..reference import LINEAR
+from ._bare import import_keras
+from ._models import (
+    MEAN,
+    UnsupportedModelError,
+    is_sparse,
+    penalties,
+    read_dtype,
+    read_layers,
+    read_loss,
+)
+from ._optimizers import ArrayRule, State, read_optimizer, read_rate
+
+# What a subclass may not define in a way of its own.
+_OWN = (
+    "call",
+    "compute_loss",
+    "compute_metrics",
+    "compute_own_metrics",
+    "predict_step",
+    "test_step",
+    "train_step",
+)
+
+
+class Plan:
+    """What a compiled model is.
+
+    Attributes
+    ----------
+    network : Network
+        Its parameters are copies of the model's.
+    variables : list of Variable or None
+        The model's, for each array of the network; None for the bias of a layer without one.
+    trained : list of bool
+        Whether each array is.
+    before : list of layers
+        What goes before the first Dense layer, but for Dropout.
+    input_rate : float
+        Of that.
+    sparse : bool
+        Whether the loss takes integer labels.
+    reduction : str or None
+        Of the loss.
+    rule : Rule
+    reasons : list of str
+        Why steps are taken kernel by kernel, if they are.
+    """
+
+    def __init__(self, model, seed=None):
+        keras = import_keras()
+        _check_model(keras, model)
+        self.compiled = compiled_parts(model)
+        chain = read_layers(keras, model)
+        dense = chain.dense
+        self.before = [each for each in chain.before if type(each) is not keras.layers.Dropout]
+        self.input_rate = sum(float(each.rate) for each in chain.before if each not in self.before)
+        self.variables = [
+            variable
+            for layer in dense
+            for variable in (layer.kernel, layer.bias if layer.use_bias else None)
+        ]
+        trainable = {id(variable) for variable in model.trainable_variables}
+        self.trained = [id(variable) in trainable for variable in self.variables]
+        if not any(self.trained):
+            raise UnsupportedModelError(f"{model.name}: nothing in it is trainable")
+        loss, self.reduction = read_loss(keras, model, dense[-1].units, chain.functions[-1])
+        if self.reduction in (None, "none"):
+            raise UnsupportedModelError(f"loss: reduction {self.reduction!r} is not supported")
+        _check_link(loss, chain.functions[-1])
+        self.sparse = is_sparse(model.loss)
+        self._read_network(keras, chain, loss, seed)
+        optimizer = model.optimizer
+        decays = [
+            trained and _decays(optimizer, variable)
+            for trained, variable in zip(self.trained, self.variables, strict=True)
+        ]
+        plain = all(
+            each or variable is None for each, variable in zip(decays, self.variables, strict=True)
+        )
+        self.rule = read_optimizer(keras, optimizer, decays_all=plain)
+        self.decays = np.zeros_like(self.network.parameters)
+        for array, each in zip(self.network.views(self.decays), decays, strict=True):
+            array[...] = each
+        self.constraints = [
+            (array, _constraint(keras, variable.constraint))
+            for array, variable, trained in zip(
+                self.network.arrays, self.variables, self.trained, strict=True
+            )
+            if trained and variable.constraint is not None
+        ]
+        # Variables know no plain `==`: Keras makes it an operation on their values.
+        exist = [variable is not None for variable in self.variables]
+        reasons = {
+            "dropout of the inputs": self.input_rate,
+            "a Dense layer without bias": not all(exist),
+            "weights that are not trained": sum(exist) > sum(self.trained),
+            "constraints": self.constraints,
+            "penalties that differ": self._penalties_differ,
+            f"the loss's reduction {self.reduction!r}": self.reduction not in MEAN,
+        }
+        self.reasons = [reason for reason, given in reasons.items() if given]
+        self.reasons += self.rule.reasons
+
+    def _read_network(self, keras, chain, loss, seed):
+        dense = chain.dense
+        pairs = [
+            penalties(keras, layer, f"{name}_regularizer")
+            for layer in dense
+            for name in ("kernel", "bias")
+        ]
+        pairs = [
+            pair if trained else (0.0, 0.0)
+            for pair, trained in zip(pairs, self.trained, strict=True)
+        ]
+        alike = [pairs[0], (0.0, 0.0)] * len(dense)
+        self._penalties_differ = pairs != alike
+        self.network = _engine.Network(
+            (dense[0].input.shape[1], *(layer.units for layer in dense)),
+            tuple(chain.functions),
+            tuple(chain.rates[:-1]),
+            loss,
+            *((0.0, 0.0) if self._penalties_differ else pairs[0]),
+            random.getrandbits(63) if seed is None else seed,
+            np.dtype(read_dtype(dense)),
+        )
+        self.network.penalties = pairs
+
+    def extras(self, recorder):
+        """What the engine lacks for this model and these metrics, or None."""
+        return Extras(self, recorder) if self.reasons or recorder else None
+
+
+class Extras:
+    """The parts of a step that only single kernels take: see `_engine.Network.extras`."""
+
+    def __init__(self, plan, recorder):
+        self._plan = plan
+        self.recorder = recorder
+
+    def batch(self, kernels, network, data):
+        """The rows of a batch after dropout, with weights that make the reduction a mean."""
+        data, rate = weighted(data, self._plan.reduction), self._plan.input_rate
+        if not rate:
+            return data
+        inputs = data.inputs if isinstance(data.inputs, np.ndarray) else data.inputs.toarray()
+        kept = np.empty_like(inputs)
+        # The hidden layers' numbers are smaller.
+        layer = len(network.layers)
+        kernels.dropout(inputs, rate, network.seed, network.iterations, layer, kept)
+        return data._replace(inputs=kept)
+
+    def update(self, kernels, network, state, workspace, learning_rate, start, outputs):
+        """Note the predictions; take the optimizer's step and keep to the constraints."""
+        if self.recorder:
+            self.recorder.record(kernels, network, start, outputs)
+        for gradients, trained in zip(workspace.gradient_arrays, self._plan.trained, strict=True):
+            if not trained:
+                gradients[...] = 0
+        if isinstance(state.optimizer, ArrayRule):
+            _engine.clip(state.optimizer, workspace)
+            state.optimizer.update(
+                network, state, workspace.gradients, learning_rate, self._plan.decays
+            )
+        else:
+            _engine.update(kernels, network, state, workspace, learning_rate)
+        for array, constraint in self._plan.constraints:
+            array[...] = constraint(array)
+
+
+def weighted(data, reduction):
+    """`data` with sample weights by which the mean over its rows is the reduction asked for."""
+    if reduction in MEAN:
+        return data
+    rows, weights = len(data.targets), data.sample_weight
+    if reduction == "sum":
+        weights = np.ones(rows, data.inputs.dtype) if weights is None else weights
+        return data._replace(sample_weight=weights * rows)
+    if weights is None:
+        return data
+    total = weights.sum()
+    return data._replace(sample_weight=weights * (rows / total) if total else weights)
+
+
+def compiled_parts(model):
+    """What another `compile` replaces."""
+    return (
+        model.optimizer,
+        model._compile_loss,
+        model._compile_metrics,
+        [layer.trainable for layer in model.layers],
+    )
+
+
+def _decays(optimizer, variable):
+    """Whether an optimizer's weight decay acts on a variable."""
+    if variable is None or id(variable) in getattr(optimizer, "_exclude_from_weight_decay", ()):
+        return False
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    return pattern is None or pattern.search(variable.name) is None
+
+
+def _check_model(keras, model):
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model: {model!r} is not a Keras model")
+    base = next(each for each in type(model).__mro__ if each.__module__.startswith("keras."))
+    for name in _OWN:
+        if getattr(type(model), name, None) is not getattr(base, name, None):
+            raise UnsupportedModelError(
+                f"{model.name} ({type(model).__name__}): has a {name} of its own"
+            )
+    if not getattr(model, "compiled", False):
+        raise UnsupportedModelError(f"{model.name}: the model is not compiled")
+    if model.optimizer is None or model.loss is None:
+        raise UnsupportedModelError(f"{model.name}: compiled without an optimizer or a loss")
+    if getattr(model, "_distribute_strategy", None) is not None:
+        raise UnsupportedModelError(f"{model.name}: made under a strategy of tf.distribute")
+    if model._compile_loss._user_loss_weights is not None:
+        raise UnsupportedModelError("loss_weights: not supported")
+
+
+def _check_link(loss, output):
+    """Refuse probabilities of one kind under the cross-entropy of the other."""
+    own = loss.output_activation
+    if loss.classification and output.name in ("sigmoid", "softmax") and output.name != own:
+        # TensorFlow's takes the logits, as if the activation were its own; others' do not.
+        raise UnsupportedModelError(
+            f"loss: {type(loss).__name__} of {output.name} outputs is not the same under all "
+            f"backends of Keras: use {own}"
+        )
+
+
+def _constraint(keras, constraint):
+    """A Keras constraint as a function of arrays."""
+    if type(constraint) is keras.constraints.NonNeg:
+        return lambda array: np.maximum(array, 0)
+    if type(constraint) is keras.constraints.MaxNorm:
+        return lambda array: _limited(array, constraint.max_value, constraint.axis)
+    return lambda array: keras.ops.convert_to_numpy(constraint(array.copy()))
+
+
+def _limited(array, limit, axis):
+    norms = np.sqrt(np.square(array).sum(axis=axis, keepdims=True))
+    return array * (np.clip(norms, 0, limit) / (array.dtype.type(1e-7) + norms))
+
+
+class Link:
+    """The copies between a plan's network, with the state of its optimizer, and the model.
+
+    Attributes
+    ----------
+    state : OptimizerState
+    stale : set
+        What of "weights" and "state" the model does not know yet.
+    """
+
+    def __init__(self, model, plan):
+        self._keras = import_keras()
+        self._plan, self._optimizer = plan, model.optimizer
+        self.state = State(plan.rule.optimizer, plan.network)
+        self.state.dtype = plan.network.parameters.dtype
+        self.stale = set()
+        self._views = {}
+        self._view, self._assign = _access(self._keras.backend.backend())
+        pairs = list(zip(plan.network.arrays, plan.variables, strict=True))
+        self._weights = [pair for pair in pairs if pair[1] is not None]
+        self._trained = [pair for pair, trained in zip(pairs, plan.trained, strict=True) if trained]
+        self._slots = None
+
+    def build(self, model):
+        """Have the optimizer make its variables, unless it has."""
+        plan, optimizer, variables = self._plan, self._optimizer, model.trainable_variables
+        if not optimizer.built:
+            optimizer.build(variables)
+        known = {
+            id(variable): index for index, variable in enumerate(optimizer._trainable_variables)
+        }
+        if [id(variable) for variable in variables] != list(known):
+            raise ValueError(
+                "optimizer: it was built for other variables than the model's trainable ones; "
+                "compile the model anew"
+            )
+        self._slots = [
+            (array, getattr(optimizer, attribute)[known[id(variable)]])
+            for attribute, slot in zip(plan.rule.attributes, self.state.slots.values(), strict=True)
+            for array, variable, trained in zip(
+                plan.network.views(slot), plan.variables, plan.trained, strict=True
+            )
+            if trained
+        ]
+
+    def touch(self):
+        """Note that the network changes."""
+        self.stale.update(("weights", "state"))
+        self._views.clear()
+
+    def read_weights(self):
+        """Take the model's weights."""
+        for index, (array, variable) in enumerate(self._weights):
+            if self._view is None:
+                array[...] = variable.numpy()
+                continue
+            view = self._view(variable)
+            if not _same(view, self._views.get(index)):
+                array[...] = self._views[index] = view
+
+    def read_rate(self):
+        """Take the learning rate, which callbacks may have set."""
+        rate, state = read_rate(self._keras, self._optimizer), self.state
+        if rate != state.optimizer.learning_rate:
+            state.optimizer = dataclasses.replace(state.optimizer, learning_rate=rate)
+
+    def read(self):
+        """Take the weights and the state of the optimizer."""
+        self.read_weights()
+        self.read_rate()
+        for array, variable in self._slots or ():
+            array[...] = variable.numpy() if self._view is None else self._view(variable)
+        self.state.iterations = int(self._optimizer._iterations.numpy())
+        if hasattr(self._optimizer, "_u_product"):
+            self.state.product = float(self._optimizer._u_product.numpy())
+        self.stale.clear()
+
+    def write_weights(self):
+        """Give the model the network's weights, those that are trained."""
+        if "weights" in self.stale:
+            # Copies: a backend may keep the array that it is given.
+            for array, variable in self._trained:
+                self._assign(variable, array.copy())
+            self.stale.discard("weights")
+
+    def write_iterations(self):
+        """Give the optimizer the number of steps taken."""
+        if "state" in self.stale:
+            self._optimizer._iterations.assign(self.state.iterations)
+
+    def write(self):
+        """Give the model all of it."""
+        self.write_weights()
+        if "state" in self.stale:
+            self.write_iterations()
+            for array, variable in self._slots:
+                self._assign(variable, array.copy())
+            if hasattr(self._optimizer, "_u_product"):
+                self._optimizer._u_product.assign(self.state.product)
+            self.stale.discard("state")
+
+
+def _same(view, other):
+    """Whether a variable still has the value that it was seen with before."""
+    if not isinstance(view, np.ndarray) or other is None:
+        return view is other
+    return view.ctypes.data == other.ctypes.data
+
+
+def _access(backend):
+    """How a backend's variables are looked at, or None, and how they are assigned an array.
+
+    Where there is a look, what it shows stays as it is, a variable with a new value having it
+    elsewhere: a prediction then copies only the weights that changed.
+    """
+    if backend == "jax":
+        return lambda variable: variable.value, _assign
+    if backend == "tensorflow":
+        # Its operations themselves take a fifth of the time of what stands around them.
+        operations = optional_import("tensorflow", extra="keras").raw_ops
+
+        def view(variable):
+            value = variable.value
+            tensor = operations.ReadVariableOp(resource=value.handle, dtype=value.dtype)
+            return np.asarray(memoryview(tensor))
+
+        def assign(variable, array):
+            operations.AssignVariableOp(resource=variable.value.handle, value=array)
+
+        return view, assign
+    return None, _assign
+
+
+def _assign(variable, array):
+    variable.assign(array)
+
+
+def counts(keras, plan, metric):
+    """Whether the engine's count of right rows is what a Keras metric is."""
+    kind, network = type(metric), plan.network
+    if kind is keras.metrics.BinaryAccuracy:
+        # From logits, Keras compares these with its threshold; the engine takes the sign.
+        logits = network.from_logits and network.output_code == LINEAR
+        return (
+            isinstance(network.loss, losses.BinaryCrossentropy)
+            and metric._fn_kwargs.get("threshold") == 0.5
+            and not logits
+        )
+    if not isinstance(network.loss, losses.CategoricalCrossentropy):
+        return False
+    if plan.sparse:
+        return kind is keras.metrics.SparseCategoricalAccuracy
+    return kind is keras.metrics.CategoricalAccuracy
