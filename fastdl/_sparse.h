@@ -138,7 +138,7 @@ typedef struct {
     WORD factor;
     const uint8_t *places; /* (1 << TABLE_BITS,) the number of the value that leads there */
     const REAL *table;     /* (256,) the values, the first one 0 */
-    ptrdiff_t unknown[MOST_THREADS]; /* where each thread met a value that is not in the table, or -1 */
+    ptrdiff_t next[MOST_THREADS]; /* how far each thread is: at a value that is not in the table, or done */
 } FN(coding);
 
 INLINE size_t FN(place_of)(REAL value, WORD factor) {
@@ -149,20 +149,28 @@ INLINE size_t FN(place_of)(REAL value, WORD factor) {
 
 static void FN(code_thread)(void *job, int thread) {
     FN(coding) *c = job;
-    const ptrdiff_t start = c->count * thread / c->threads, stop = c->count * (thread + 1) / c->threads;
+    const ptrdiff_t stop = c->count * (thread + 1) / c->threads;
     const uint8_t *places = c->places;
     const REAL *table = c->table;
-    c->unknown[thread] = -1;
-    for (ptrdiff_t k = start; k < stop; k++) {
+    ptrdiff_t k = c->next[thread];
+    for (; k < stop; k++) {
         const REAL value = c->values[k];
         const uint8_t number = places[FN(place_of)(value, c->factor)];
-        if (table[number] != value) {
-            c->unknown[thread] = k;
-            return;
-        }
+        if (table[number] != value) break;
         c->numbers[k] = number;
         c->positions[k] = (uint16_t)c->columns[k];
     }
+    c->next[thread] = k;
+}
+
+/* Adds a value to table[1] to table[known] unless it is there; returns how many there are then, one more
+ * than the table holds where they are too many. */
+static int FN(add_value)(REAL *table, int known, REAL value) {
+    if (known > MOST_VALUES) return known;
+    for (int i = 1; i <= known; i++)
+        if (table[i] == value) return known;
+    if (known < MOST_VALUES) table[known + 1] = value;
+    return known + 1;
 }
 
 /* Gives each of table[1] to table[count] a place of its own; returns the factor that does, or 0 where
@@ -193,26 +201,21 @@ static int FN(code)(const int32_t *columns, const REAL *values, ptrdiff_t count,
     if (!places) return 0;
     FN(coding) c = {values, count, columns, threads, positions, numbers, .places = places, .table = table};
     int known = 0, done = 0;
+    for (int thread = 0; thread < threads; thread++) c.next[thread] = count * thread / threads;
     memset(table, 0, (MOST_VALUES + 1) * sizeof(REAL));
-    /* As many values as a look at elements from everywhere shows, then one by one. */
-    for (ptrdiff_t k = 0, step = count / 4096 + 1; k < count && known <= MOST_VALUES; k += step) {
-        int i = 1;
-        while (i <= known && table[i] != values[k]) i++;
-        if (i <= known) continue;
-        if (known++ < MOST_VALUES) table[i] = values[k];
-    }
-    for (int trial = 0; known <= MOST_VALUES && !done; trial++) {
+    /* As many values as a look at elements from everywhere shows, then one by one: the numbers that were
+     * given stay as they are. */
+    for (ptrdiff_t k = 0, step = count / 4096 + 1; k < count && known <= MOST_VALUES; k += step)
+        known = FN(add_value)(table, known, values[k]);
+    while (known <= MOST_VALUES && !done) {
         c.factor = FN(find_places)(table, known, places);
         if (!c.factor) break;
         if (run_threads(FN(code_thread), &c, threads)) break;
         done = 1;
         for (int thread = 0; thread < threads; thread++) {
-            if (c.unknown[thread] < 0) continue;
+            if (c.next[thread] == count * (thread + 1) / threads) continue;
             done = 0;
-            const REAL value = values[c.unknown[thread]];
-            int i = 1;
-            while (i <= known && table[i] != value) i++;
-            if (i > known && known++ < MOST_VALUES) table[i] = value;
+            known = FN(add_value)(table, known, values[c.next[thread]]);
         }
     }
     free(places);

@@ -373,3 +373,50 @@ def test_large_arrays_are_compressed_by_several_threads(monkeypatch):
     monkeypatch.setattr(_engine, "_threads", lambda *_: 1)
     assert_identical(trained(X, y, epochs=1), one)
     assert used == [1, 3]
+
+
+# ------------------------------------------------------------------------------ values by numbers
+
+
+def coded(values, threads, features=1000):
+    """`coded_rows` of these values, with the 16 zeros behind that all kernels may read."""
+    values = np.concatenate([values, np.zeros(16, values.dtype)])
+    columns = (np.arange(len(values)) % features).astype(np.int32)
+    return columns, _kernels.coded_rows(columns, values, features, threads)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("different", [0, 1, 254, 255])
+def test_codes_of_few_values(dtype, threads, different):
+    rng = np.random.default_rng(0)
+    values = rng.choice(rng.normal(size=different), 20_000) if different else np.empty(0)
+    values = values.astype(dtype)
+    columns, (positions, codes, table) = coded(values, threads)
+    np.testing.assert_array_equal(table[codes], values)
+    np.testing.assert_array_equal(positions, columns[: len(values)])
+    assert table[0] == 0
+    assert (codes > 0).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("rare", [1, 40, 200, 254])
+def test_codes_of_values_that_no_look_finds(threads, rare):
+    values = np.ones(100_000, np.float32)
+    places = np.linspace(1, len(values) - 2, rare).astype(int) | 1
+    values[places] = np.arange(rare, dtype=np.float32) + 2
+    _, (_, codes, table) = coded(values, threads)
+    np.testing.assert_array_equal(table[codes], values)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("different", [256, 257, 5000])
+def test_too_many_values_have_no_codes(threads, different):
+    for values in (np.arange(10_000) % different + 1, np.sort(np.arange(10_000) % different + 1)):
+        assert coded(values.astype(np.float32), threads)[1] is None
+
+
+def test_too_many_features_have_no_codes():
+    values = np.ones(100, np.float32)
+    assert coded(values, 1, features=1 << 16)[1] is not None
+    assert coded(values, 1, features=(1 << 16) + 1)[1] is None
