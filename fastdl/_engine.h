@@ -1070,6 +1070,7 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
                         sum[v] += value * gradient;
                         if (back) dot[v % 2] += weight[v] * gradient;
                     }
+                    if (!back) continue;
                     dots[k] = dot[0] + dot[1];
                     places[k] = back + b * view_stride + i;
                     found = k + 1;
@@ -1206,14 +1207,14 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t outputs = y->outputs, padded = (outputs + LANES - 1) / LANES * LANES;
     const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
-    const uint32_t *present = y->present + FN(place)(view, e->words, 0, range.start);
-    const REAL *values = l ? inputs + FN(place)(view, batch, 0, range.start)
-                           : y->values + view.first * e->words * 32 +
-                                 (range.start - view.first) * NOTE_ROWS;
+    const int coded = !l && e->p.table;
     const uint8_t *codes =
-        !l && e->p.table
-            ? y->codes + (view.first * e->words + range.start - view.first) * 32
-            : NULL;
+        coded ? y->codes + (view.first * e->words + range.start - view.first) * 32 : NULL;
+    const uint32_t *present = coded ? NULL : y->present + FN(place)(view, e->words, 0, range.start);
+    const REAL *values = coded ? NULL
+                         : l   ? inputs + FN(place)(view, batch, 0, range.start)
+                               : y->values + view.first * e->words * 32 +
+                                   (range.start - view.first) * NOTE_ROWS;
     const REAL *gradients = FN(gradients_of)(e, l, thread);
     const REAL *total = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
     REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
@@ -1738,6 +1739,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef NOTE_ROWS
 #undef HAS_MAIL
 #undef TOTALS
+#undef MOST_IDLE
 #undef WITH_VECTORS
 #undef LISTED_INPUTS
 #undef LISTED_INPUTS_

@@ -594,9 +594,9 @@ INLINE void FN(idle_adam)(const FN(rule) *rule, const REAL *rates, int start, in
         AT(parameters, i * LANES) = w[i], AT(first, i * LANES) = m[i], AT(second, i * LANES) = v[i];
 }
 
-/* Steps `start` to `stop` of n parameters whose gradients are zero, n a multiple of LANES, rates[s] being
- * the rate of each step: bit for bit
- * what `apply` makes of zeros, with the parameters in registers for all the steps. */
+/* Steps `start` to `stop` of n parameters whose gradients are zero, n a multiple of LANES; rates[s] is the
+ * rate of step s. Bit for bit what `apply` makes of zeros, with the parameters in registers for all the
+ * steps. */
 INLINE void FN(idle_vectors)(const FN(rule) *rule, const REAL *rates, int start, int stop,
                              REAL *parameters, REAL *first, REAL *second, ptrdiff_t n) {
     const FN(rule) r = *rule;
