@@ -292,16 +292,9 @@ class Accelerated:
                 False,
             )
         link.build(model)
-        if not isinstance(callbacks, self._keras.callbacks.CallbackList):
-            callbacks = self._keras.callbacks.CallbackList(
-                callbacks,
-                add_history=True,
-                add_progbar=verbose != 0,
-                verbose=verbose,
-                epochs=epochs,
-                steps=source.steps,
-                model=model,
-            )
+        callbacks = self._callback_list(
+            callbacks, verbose, source.steps, epochs=epochs, add_history=True
+        )
         hooks = Hooks(self._keras, callbacks, link)
         model.stop_training = False
         link.read()
@@ -355,15 +348,7 @@ class Accelerated:
         if kwargs:
             raise ValueError(f"Arguments not recognized: {kwargs}")
         source = self._source(x, y, sample_weight, None, batch_size, steps, False)
-        if not isinstance(callbacks, self._keras.callbacks.CallbackList):
-            callbacks = self._keras.callbacks.CallbackList(
-                callbacks,
-                add_progbar=verbose != 0,
-                verbose=verbose,
-                epochs=1,
-                steps=source.steps,
-                model=self._model,
-            )
+        callbacks = self._callback_list(callbacks, verbose, source.steps)
         self._link.read_weights()
         return self._results(source.score(Hooks(self._keras, callbacks, self._link)), return_dict)
 
@@ -373,6 +358,20 @@ class Accelerated:
         source = Arrays(self, x, y, sample_weight, None, None, False)
         self._link.read_weights()
         return self._results(source.score(Silent()), return_dict)
+
+    def _callback_list(self, callbacks, verbose, steps, epochs=1, add_history=False):
+        """Keras's list of these callbacks, itself left alone if it is one."""
+        if isinstance(callbacks, self._keras.callbacks.CallbackList):
+            return callbacks
+        return self._keras.callbacks.CallbackList(
+            callbacks,
+            add_history=add_history,
+            add_progbar=verbose != 0,
+            verbose=verbose,
+            epochs=epochs,
+            steps=steps,
+            model=self._model,
+        )
 
     def _results(self, logs, return_dict):
         return logs if return_dict else self._model._flatten_metrics_in_order(logs)
@@ -385,15 +384,7 @@ class Accelerated:
         if steps is None and not callbacks and verbose == 0 and self._are_arrays(x):
             return self.predict_on_batch(x)
         batches = self._batches(x, None, None, None, batch_size, steps, False)
-        if not isinstance(callbacks, self._keras.callbacks.CallbackList):
-            callbacks = self._keras.callbacks.CallbackList(
-                callbacks,
-                add_progbar=verbose != 0,
-                verbose=verbose,
-                epochs=1,
-                steps=batches.num_batches,
-                model=self._model,
-            )
+        callbacks = self._callback_list(callbacks, verbose, batches.num_batches)
         self._link.read_weights()
         self._model.stop_predicting = False
         callbacks.on_predict_begin()
