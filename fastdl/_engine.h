@@ -31,6 +31,8 @@
 #define ROW_BLOCK 8
 /* Sums over parameters add up in blocks of so many of an array. */
 #define SUM_BLOCK 4096
+/* Of them so many, which single precision adds up by vectors. */
+#define SUM_PART 512
 /* Elsewhere, inputs in a block. */
 #define WIDE_BLOCK 64
 /* The largest outputs of a batch, in bytes, that are added up from parts. */
@@ -43,6 +45,8 @@
 /* Weight gradients that wait for the optimizer together, of listed inputs and of others. */
 #define WAITING_GRADIENTS 8192
 #define MOST_RUNS 32
+/* Elements between what two threads write: the processor fetches on beyond the end of what it reads. */
+#define APART 4096
 #define MOST_SUMS (1 << 16)
 
 /* ------------------------------------------------------------------------ what a call is given */
@@ -173,22 +177,23 @@ INLINE void FN(own_outputs)(const FN(engine) *e, int l, ptrdiff_t rows, int thre
  * needs whole rows, they are one matrix. */
 typedef struct {
     ptrdiff_t first, stride; /* the first unit, and how many */
+    ptrdiff_t apart;         /* elements that keep it apart from what other threads have */
 } FN(view);
 
 INLINE FN(view) FN(view_inputs)(const FN(layer) *y, int thread, int threads) {
     const FN(range) own = FN(own_inputs)(y, thread, threads);
-    return (FN(view)){own.start, own.stop - own.start};
+    return (FN(view)){own.start, own.stop - own.start, thread * APART};
 }
 
 INLINE FN(view) FN(view_outputs)(const FN(engine) *e, int l, int thread) {
     const FN(layer) *y = &e->layer[l];
-    if (l == e->p.layers - 1 || y->whole_rows || !y[1].in_parts) return (FN(view)){0, y->outputs};
+    if (l == e->p.layers - 1 || y->whole_rows || !y[1].in_parts) return (FN(view)){0, y->outputs, 0};
     return FN(view_inputs)(y + 1, thread, e->p.threads);
 }
 
 /* The place of a row and unit in an array of `rows` rows. */
 INLINE ptrdiff_t FN(place)(FN(view) view, ptrdiff_t rows, ptrdiff_t row, ptrdiff_t unit) {
-    return view.first * rows + row * view.stride + unit - view.first;
+    return view.apart + view.first * rows + row * view.stride + unit - view.first;
 }
 
 /* ----------------------------------------------------------------------------- without zeros */
@@ -484,16 +489,21 @@ static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
     const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
     const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
     if (e->p.table) {
-        uint8_t *codes = y->codes + view.first * e->words * 32;
-        memset(codes, 0, e->words * 32 * view.stride);
-        for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
+        uint8_t *codes = y->codes + FN(place)(view, e->words * 32, 0, view.first);
+        /* Block by block, which stays in the first-level cache: stores that miss it wait for each other. */
+        for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
+            const FN(range) range = FN(one_block)(y, block);
+            for (ptrdiff_t w = 0; w < e->words; w++)
+                memset(codes + (w * view.stride + range.start - view.first) * 32, 0,
+                       (range.stop - range.start) * 32);
             for (ptrdiff_t b = 0; b < rows; b++)
                 FN(note_codes)(y->spans[block * e->p.batch + b], b, view.first,
                                codes + b / 32 * 32 * view.stride);
+        }
         return;
     }
     uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
-    REAL *values = y->values + view.first * e->words * 32;
+    REAL *values = y->values + FN(place)(view, e->words * 32, 0, view.first);
     memset(present, 0, e->words * view.stride * sizeof *present);
     for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
         for (ptrdiff_t b = 0; b < rows; b++)
@@ -544,7 +554,7 @@ static const REAL *FN(bias_of)(const FN(engine) *e, int l, int thread, FN(range)
 static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN(view) view,
                               ptrdiff_t rows, ptrdiff_t block, int two) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t outputs = y->outputs, size = e->p.batch * e->widest;
+    const ptrdiff_t outputs = y->outputs, size = e->p.batch * e->widest + APART;
     REAL *parts = e->parts[l % 2] + block * size;
     const REAL *weights = e->parameters + y->offset;
     const FN(span) *spans = y->spans + block * e->p.batch;
@@ -574,7 +584,7 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN
 static void FN(add_parts)(const FN(engine) *e, int l, const REAL *bias, FN(view) view, FN(range) row,
                           FN(range) column) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t size = e->p.batch * e->widest, width = column.stop - column.start;
+    const ptrdiff_t size = e->p.batch * e->widest + APART, width = column.stop - column.start;
     bias += column.start;
     for (ptrdiff_t b = row.start; b < row.stop; b++) {
         const REAL *part = e->parts[l % 2] + b * e->widest;
@@ -776,14 +786,14 @@ INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(
     const ptrdiff_t at = y->offset + row * y->outputs, n = rows * y->outputs;
     for (ptrdiff_t p = 1; p < rows && stride != y->outputs; p++)
         memmove(gradients + p * y->outputs, gradients + p * stride, y->outputs * sizeof(REAL));
-    if (e->p.l1 != 0 || e->p.l2 != 0) FN(add_penalty)(e->parameters + at, e->p.l1, e->p.l2, gradients, n);
+    if (e->p.l1 != 0 || e->p.l2 != 0) FN(penalise)(e->parameters + at, e->p.l1, e->p.l2, gradients, n);
     FN(use)(e, rule, at, gradients, n);
 }
 
 /* The gradients in layer l's preactivations as a thread sees them. */
 INLINE REAL *FN(gradients_of)(const FN(engine) *e, int l, int thread) {
     const FN(layer) *y = &e->layer[l];
-    return y->gradients + (y->mail ? thread * e->p.batch * y->outputs : 0);
+    return y->gradients + (y->mail ? thread * (e->p.batch * y->outputs + APART) : 0);
 }
 
 /* Gradients in layer l's preactivations from those in what the next layer was fed. */
@@ -812,7 +822,7 @@ static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, int thread
 #if SINGLE && defined(__AVX512F__)
 #define HAS_MAIL 1
 INLINE FN(view) FN(in_sixteens)(FN(view) view) {
-    return (FN(view)){view.first / 16, (view.stride + 15) / 16};
+    return (FN(view)){view.first / 16, (view.stride + 15) / 16, view.apart};
 }
 
 INLINE __mmask16 FN(lanes_of)(ptrdiff_t left) {
@@ -1089,11 +1099,13 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
 INLINE int FN(occurs)(const FN(engine) *e, FN(view) view, ptrdiff_t at, ptrdiff_t words) {
     const FN(layer) *y = e->layer;
     uint32_t bits = 0;
+    const uint8_t *codes = y->codes + FN(place)(view, e->words * 32, 0, view.first);
+    const uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
     if (e->shifts && e->shifts[view.first + at] != 0) return 1;
     for (ptrdiff_t w = 0; w < words; w++)
         bits |= e->p.table
-                    ? FN(nonzero_bytes)(y->codes + (view.first * e->words + w * view.stride + at) * 32)
-                    : y->present[view.first * e->words + w * view.stride + at];
+                    ? FN(nonzero_bytes)(codes + (w * view.stride + at) * 32)
+                    : present[w * view.stride + at];
     return bits != 0;
 }
 
@@ -1209,11 +1221,11 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
     const int coded = !l && e->p.table;
     const uint8_t *codes =
-        coded ? y->codes + (view.first * e->words + range.start - view.first) * 32 : NULL;
+        coded ? y->codes + FN(place)(view, e->words * 32, 0, view.first) + (range.start - view.first) * 32 : NULL;
     const uint32_t *present = coded ? NULL : y->present + FN(place)(view, e->words, 0, range.start);
     const REAL *values = coded ? NULL
                          : l   ? inputs + FN(place)(view, batch, 0, range.start)
-                               : y->values + view.first * e->words * 32 +
+                               : y->values + FN(place)(view, e->words * 32, 0, view.first) +
                                    (range.start - view.first) * NOTE_ROWS;
     const REAL *gradients = FN(gradients_of)(e, l, thread);
     const REAL *total = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
@@ -1290,6 +1302,31 @@ static void FN(update_bias)(const FN(engine) *e, const FN(rule) *rule, int l, in
  *
  * In blocks of a fixed size, added up in their order, whoever computed them. */
 
+/* Penalties of n weights. Few at a time are added up in single precision, which does no harm: all of them
+ * in double precision took a third of a step. */
+static double FN(penalties_of)(const FN(engine) *e, const REAL *weights, ptrdiff_t n) {
+    double total = 0;
+    for (ptrdiff_t start = 0; start < n; start += SUM_PART, weights += SUM_PART) {
+        const ptrdiff_t part = n - start < SUM_PART ? n - start : SUM_PART;
+        REAL absolutes = 0, squares = 0;
+        if (e->p.l1 != 0)
+#pragma omp simd reduction(+ : absolutes)
+            for (ptrdiff_t i = 0; i < part; i++) absolutes += FN(absolute)(weights[i]);
+        if (e->p.l2 != 0)
+#pragma omp simd reduction(+ : squares)
+            for (ptrdiff_t i = 0; i < part; i++) squares += weights[i] * weights[i];
+        total += e->p.l1 * (double)absolutes + e->p.l2 * (double)squares;
+    }
+    return total;
+}
+
+static double FN(squares_of)(const REAL *values, ptrdiff_t n) {
+    double squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (ptrdiff_t i = 0; i < n; i++) squares += (double)values[i] * (double)values[i];
+    return squares;
+}
+
 /* Penalty of each block of weights, or sum of squares of each block of gradients. */
 static void FN(sum_blocks)(const FN(engine) *e, int thread, int penalties) {
     ptrdiff_t block = 0;
@@ -1299,17 +1336,10 @@ static void FN(sum_blocks)(const FN(engine) *e, int thread, int penalties) {
         const ptrdiff_t offset = y->offset + (a % 2 ? weights : 0);
         for (ptrdiff_t start = 0; start < size; start += SUM_BLOCK, block++) {
             if (block % e->p.threads != thread) continue;
-            const REAL *values = (penalties ? e->parameters : e->gradients) + offset + start;
-            const ptrdiff_t n = size - start < SUM_BLOCK ? size - start : SUM_BLOCK;
-            double absolutes = 0, squares = 0;
-#pragma omp simd reduction(+ : absolutes, squares)
-            for (ptrdiff_t i = 0; i < n; i++) {
-                absolutes += (double)FN(absolute)(values[i]);
-                squares += (double)values[i] * (double)values[i];
-            }
-            e->block_sums[block] = !penalties ? squares
+            const ptrdiff_t at = offset + start, n = size - start < SUM_BLOCK ? size - start : SUM_BLOCK;
+            e->block_sums[block] = !penalties ? FN(squares_of)(e->gradients + at, n)
                                    : a % 2    ? 0
-                                              : e->p.l1 * absolutes + e->p.l2 * squares;
+                                              : FN(penalties_of)(e, e->parameters + at, n);
         }
     }
 }
@@ -1423,7 +1453,7 @@ static void FN(take_inputs)(const FN(engine) *e, const int64_t *order, ptrdiff_t
                           FN(own_inputs)(y, thread, threads));
     } else {
         meet(e->meeting, thread); /* when nobody needs the last batch any more */
-        FN(gather_inputs)(e, order, start, (FN(view)){0, y->inputs},
+        FN(gather_inputs)(e, order, start, (FN(view)){0, y->inputs, 0},
                           FN(share)(rows, ROW_BLOCK, thread, threads), all_columns);
     }
 }
@@ -1433,7 +1463,7 @@ INLINE FN(view) FN(view_layer)(const FN(engine) *e, int l, int thread) {
     if (l) return FN(view_outputs)(e, l - 1, thread);
     const FN(layer) *y = e->layer;
     return y->lists || y->in_parts ? FN(view_inputs)(y, thread, e->p.threads)
-                                   : (FN(view)){0, y->inputs};
+                                   : (FN(view)){0, y->inputs, 0};
 }
 
 static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
@@ -1581,10 +1611,10 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     ptrdiff_t used = 0;
     const ptrdiff_t batch = e->p.batch, features = e->layer[0].inputs;
     const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
-    const ptrdiff_t real = sizeof(REAL);
+    const ptrdiff_t real = sizeof(REAL), apart = e->p.threads * APART;
     for (int l = 0; l < e->p.layers; l++) {
         FN(layer) *y = &e->layer[l];
-        const ptrdiff_t bytes = batch * y->outputs * real;
+        const ptrdiff_t bytes = (batch * y->outputs + apart) * real;
         const int separate = y->activation == SILU || y->activation == GELU;
         y->activated = FN(carve)(&scratch, &used, bytes);
         y->preactivated = separate ? FN(carve)(&scratch, &used, bytes) : y->activated;
@@ -1597,23 +1627,23 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         y->fused = listed && y->in_parts && y->activation == RELU;
         if (y->fused) y->preactivated = y->fed_on;
         if (y->fused && y->dropout > 0)
-            y->kept = FN(carve)(&scratch, &used, batch * ((y->outputs + 15) / 16 + PARTS) * sizeof *y->kept);
+            y->kept = FN(carve)(&scratch, &used, (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->kept);
         const int mailed = listed && e->p.threads > 1;
-        y->gradients = FN(carve)(&scratch, &used, mailed ? e->p.threads * bytes : bytes);
+        y->gradients = FN(carve)(&scratch, &used, mailed ? e->p.threads * (batch * y->outputs + APART) * real : bytes);
         if (mailed) {
             y->mail = FN(carve)(&scratch, &used, bytes);
             y->mail_bits =
-                FN(carve)(&scratch, &used, batch * (y->outputs + 15) / 16 * sizeof *y->mail_bits);
+                FN(carve)(&scratch, &used, (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->mail_bits);
         }
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {
             if (!l && e->p.table)
-                y->codes = FN(carve)(&scratch, &used, e->words * 32 * y->inputs);
+                y->codes = FN(carve)(&scratch, &used, e->words * 32 * y->inputs + apart);
             else
-                y->present = FN(carve)(&scratch, &used, e->words * y->inputs * sizeof *y->present);
-            if (l) y->columns = FN(carve)(&scratch, &used, batch * y->inputs * sizeof *y->columns);
-            if (l) y->listed = FN(carve)(&scratch, &used, batch * y->inputs * real);
-            if (!l && !e->p.table) y->values = FN(carve)(&scratch, &used, e->words * 32 * y->inputs * real);
+                y->present = FN(carve)(&scratch, &used, (e->words * y->inputs + apart) * sizeof *y->present);
+            if (l) y->columns = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * sizeof *y->columns);
+            if (l) y->listed = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * real);
+            if (!l && !e->p.table) y->values = FN(carve)(&scratch, &used, (e->words * 32 * y->inputs + apart) * real);
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;
@@ -1623,8 +1653,8 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (y->in_parts && padded > e->widest) e->widest = padded;
     }
     for (int i = 0; i < 2; i++)
-        e->parts[i] = FN(carve)(&scratch, &used, PARTS * batch * e->widest * real);
-    if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, batch * features * real);
+        e->parts[i] = FN(carve)(&scratch, &used, PARTS * (batch * e->widest + APART) * real);
+    if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, (batch * features + apart) * real);
     const FN(layer) *y = e->layer;
     if (y->lists && FN(can_idle)(e->p.optimizer, e->p.weight_decay) && !e->gradients &&
         e->p.l1 == 0 && e->p.l2 == 0) {
@@ -1730,11 +1760,13 @@ static ptrdiff_t FN(train)(const plan *p) {
 
 #undef ROW_BLOCK
 #undef SUM_BLOCK
+#undef SUM_PART
 #undef WIDE_BLOCK
 #undef MOST_PART_BYTES
 #undef LIST_DENSITY
 #undef WAITING_GRADIENTS
 #undef MOST_RUNS
+#undef APART
 #undef MOST_SUMS
 #undef NOTE_ROWS
 #undef HAS_MAIL

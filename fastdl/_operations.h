@@ -670,18 +670,27 @@ static void FN(update)(int kind, REAL *parameters, const REAL *gradients, REAL *
     restore_subnormals(mode);
 }
 
+/* gradients (n,) += those of the penalties l1 * |w| + l2 * w**2 */
+INLINE void FN(penalise)(const REAL *parameters, double l1, double l2, REAL *gradients, ptrdiff_t n) {
+    const REAL push = (REAL)l1, pull = (REAL)(2 * l2);
+#pragma omp simd
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const REAL w = parameters[i];
+        const REAL sign = w > 0 ? 1 : w < 0 ? -1 : w; /* 0, and NaN */
+        gradients[i] += push * sign + pull * w;
+    }
+}
+
+/* The same; returns the penalties. */
 static double FN(add_penalty)(const REAL *parameters, double l1, double l2, REAL *gradients,
                               ptrdiff_t n) {
-    const REAL push = (REAL)l1, pull = (REAL)(2 * l2);
     double size = 0, square = 0;
 #pragma omp simd reduction(+ : size, square)
     for (ptrdiff_t i = 0; i < n; i++) {
-        REAL w = parameters[i];
-        size += (double)FN(absolute)(w);
-        square += (double)w * (double)w;
-        REAL sign = w > 0 ? 1 : w < 0 ? -1 : w; /* 0, and NaN */
-        gradients[i] += push * sign + pull * w;
+        size += (double)FN(absolute)(parameters[i]);
+        square += (double)parameters[i] * (double)parameters[i];
     }
+    FN(penalise)(parameters, l1, l2, gradients, n);
     return l1 * size + l2 * square;
 }
 
