@@ -76,10 +76,8 @@ typedef struct {
     REAL *fed_on;       /* that after dropout; the same as activated without */
     REAL *factors;      /* what dropout multiplied by; NULL without */
     REAL *back;         /* gradients in fed_on */
-    REAL *gradients;    /* (batch, outputs) gradients in preactivated; with `mail`, one for each thread */
+    REAL *gradients;    /* (batch, outputs) gradients in preactivated */
     uint16_t *kept;     /* (batch, outputs in sixteens) as `view` says: bits that dropout leaves, if fused */
-    REAL *mail;         /* or NULL: (batch, outputs) as `view` says, the gradients without zeros, */
-    uint16_t *mail_bits;   /* and where these are, (batch, outputs in sixteens) */
     /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
      * behind it; and in which rows an input occurs, as bits, and with what value. */
     FN(span) *spans;    /* (blocks, batch) */
@@ -550,6 +548,17 @@ static const REAL *FN(bias_of)(const FN(engine) *e, int l, int thread, FN(range)
     return sums;
 }
 
+/* Asks for some bytes to write, which another thread has read: a store would wait for each line until it is
+ * this core's alone, and what comes after it with it. */
+INLINE void FN(claim)(const void *memory, ptrdiff_t bytes) {
+    for (const char *line = memory, *end = line + bytes; line < end; line += 64)
+#if defined(__x86_64__)
+        __asm__ volatile("prefetchw %0" : : "m"(*line));
+#else
+        __builtin_prefetch(line, 1);
+#endif
+}
+
 /* The part of one block of inputs, or of two one after the other, in a layer's product. */
 static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN(view) view,
                               ptrdiff_t rows, ptrdiff_t block, int two) {
@@ -557,6 +566,7 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN
     const ptrdiff_t outputs = y->outputs, size = e->p.batch * e->widest + APART;
     REAL *parts = e->parts[l % 2] + block * size;
     const REAL *weights = e->parameters + y->offset;
+    if (e->p.threads > 1) FN(claim)(parts, rows * e->widest * sizeof(REAL));
     const FN(span) *spans = y->spans + block * e->p.batch;
     if (FN(is_listed)(e, l, block, rows) && (!two || FN(is_listed)(e, l, block + 1, rows))) {
         const FN(span) *others = two ? spans + e->p.batch : NULL;
@@ -790,18 +800,11 @@ INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(
     FN(use)(e, rule, at, gradients, n);
 }
 
-/* The gradients in layer l's preactivations as a thread sees them. */
-INLINE REAL *FN(gradients_of)(const FN(engine) *e, int l, int thread) {
-    const FN(layer) *y = &e->layer[l];
-    return y->gradients + (y->mail ? thread * (e->p.batch * y->outputs + APART) : 0);
-}
-
 /* Gradients in layer l's preactivations from those in what the next layer was fed. */
-static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, int thread, FN(range) row,
-                           FN(range) column) {
+static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, FN(range) row, FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t first = FN(place)(view, e->p.batch, row.start, column.start);
-    REAL *gradients = FN(gradients_of)(e, l, thread) + column.start;
+    REAL *gradients = y->gradients + column.start;
     ptrdiff_t at = first, rows, width;
     FN(as_rows)(view, row, column, &rows, &width);
     for (ptrdiff_t b = 0; y->factors && b < rows; b++, at += view.stride) {
@@ -817,10 +820,8 @@ static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, int thread
                                 y->slope, gradients + b * y->outputs, 1, width);
 }
 
-/* What lies in the cache of one core takes another a tenth of a microsecond to see: gradients that are
- * mostly zero go there without the zeros, a quarter of the cache lines. Wait between the two. */
 #if SINGLE && defined(__AVX512F__)
-#define HAS_MAIL 1
+#define HAS_FUSED 1
 INLINE FN(view) FN(in_sixteens)(FN(view) view) {
     return (FN(view)){view.first / 16, (view.stride + 15) / 16, view.apart};
 }
@@ -829,51 +830,8 @@ INLINE __mmask16 FN(lanes_of)(ptrdiff_t left) {
     return left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF;
 }
 
-static void FN(send)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
-    const FN(layer) *y = &e->layer[l];
-    const FN(view) view = FN(view_outputs)(e, l, thread);
-    const FN(view) sixteens = FN(in_sixteens)(view);
-    const REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
-    for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
-        REAL *mail = y->mail + FN(place)(view, e->p.batch, b, view.first);
-        uint16_t *bits = y->mail_bits + FN(place)(sixteens, e->p.batch, b, sixteens.first);
-        for (ptrdiff_t i = 0; i < view.stride; i += 16) {
-            const ptrdiff_t left = view.stride - i;
-            const __m512 x = (__m512)FN(load_part)(gradients + i, left < 16 ? (int)left : 16);
-            const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            const int found = __builtin_popcount(there);
-            _mm512_mask_storeu_ps(mail, left < 16 ? FN(lanes_of)(found) : (__mmask16)0xFFFF,
-                                  _mm512_maskz_compress_ps(there, x));
-            mail += found;
-            *bits++ = there;
-        }
-    }
-}
-
-static void FN(receive)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
-    const FN(layer) *y = &e->layer[l];
-    for (int sender = 0; sender < e->p.threads; sender++) {
-        if (sender == thread) continue;
-        const FN(view) view = FN(view_outputs)(e, l, sender);
-        const FN(view) sixteens = FN(in_sixteens)(view);
-        REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
-        for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
-            const REAL *mail = y->mail + FN(place)(view, e->p.batch, b, view.first);
-            const uint16_t *bits = y->mail_bits + FN(place)(sixteens, e->p.batch, b, sixteens.first);
-            for (ptrdiff_t i = 0; i < view.stride; i += 16) {
-                const ptrdiff_t left = view.stride - i;
-                const __mmask16 there = *bits++;
-                _mm512_mask_storeu_ps(gradients + i,
-                                      left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF,
-                                      _mm512_maskz_expand_ps(there, _mm512_loadu_ps(mail)));
-                mail += __builtin_popcount(there);
-            }
-        }
-    }
-}
-
 /* ReLU and dropout, for layers in parts whose outputs the next one lists: a register of units stays one
- * from the parts to the lists, and from their gradients to the mail. */
+ * from the parts to the lists. */
 /* What dropout leaves of the own units: the bits of `dropout_factors`. */
 static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
@@ -957,18 +915,13 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
     }
 }
 
-/* The gradients in the own units' preactivations from those in fed_on, and the mail. */
-static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int thread,
-                               ptrdiff_t rows) {
+/* The gradients in the own units' preactivations from those in fed_on. */
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
-    const FN(view) sixteens = FN(in_sixteens)(view);
     const __m512 scale = _mm512_set1_ps(y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0);
-    REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
+    REAL *gradients = y->gradients + view.first;
     for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
         const ptrdiff_t at = FN(place)(view, e->p.batch, b, view.first);
-        REAL *mail = y->mail ? y->mail + at : NULL;
-        uint16_t *bits =
-            mail ? y->mail_bits + FN(place)(sixteens, e->p.batch, b, sixteens.first) : NULL;
         for (ptrdiff_t i = 0; i < view.stride; i += 16) {
             const __mmask16 lanes = FN(lanes_of)(view.stride - i);
             const __mmask16 on =
@@ -977,32 +930,19 @@ static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int th
             const __m512 x =
                 _mm512_maskz_mul_ps(on, _mm512_maskz_loadu_ps(on, y->back + at + i), scale);
             _mm512_mask_storeu_ps(gradients + i, lanes, x);
-            if (!mail) continue;
-            const int found = __builtin_popcount(on);
-            _mm512_mask_storeu_ps(mail, lanes == 0xFFFF ? lanes : FN(lanes_of)(found),
-                                  _mm512_maskz_compress_ps(on, x));
-            mail += found;
-            *bits++ = on;
         }
     }
 }
 #else
-#define HAS_MAIL 0 /* to take the zeros out would take longer */
-static void FN(send)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
-    (void)e, (void)l, (void)thread, (void)rows;
-}
-static void FN(receive)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
-    (void)e, (void)l, (void)thread, (void)rows;
-}
+#define HAS_FUSED 0
 static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
     (void)e, (void)l, (void)view, (void)rows;
 }
 static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
     (void)e, (void)l, (void)view, (void)thread, (void)rows;
 }
-static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int thread,
-                               ptrdiff_t rows) {
-    (void)e, (void)l, (void)view, (void)thread, (void)rows;
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
+    (void)e, (void)l, (void)view, (void)rows;
 }
 #endif
 
@@ -1018,7 +958,7 @@ INLINE ptrdiff_t FN(waiting_rows)(ptrdiff_t width) {
 static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
     const FN(layer) *y = &e->layer[l];
-    const REAL *gradients = FN(gradients_of)(e, l, thread);
+    const REAL *gradients = y->gradients;
     const ptrdiff_t outputs = y->outputs, panel = TILE_VECTORS * LANES;
     const ptrdiff_t at = FN(place)(view, e->p.batch, 0, range.start);
     if (l > 0)
@@ -1191,7 +1131,7 @@ static FN(range) FN(next_run)(const FN(engine) *e, int l, FN(view) view, ptrdiff
 /* The first layer's gradients of its outputs, added up over the rows. */
 static const REAL *FN(sum_gradients)(const FN(engine) *e, int thread, ptrdiff_t rows) {
     const ptrdiff_t outputs = e->layer[0].outputs;
-    const REAL *gradients = FN(gradients_of)(e, 0, thread);
+    const REAL *gradients = e->layer->gradients;
     REAL *sums = e->shift_sums + thread * e->shift_width;
     memset(sums, 0, outputs * sizeof(REAL));
     for (ptrdiff_t b = 0; b < rows; b++, gradients += outputs)
@@ -1227,7 +1167,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                          : l   ? inputs + FN(place)(view, batch, 0, range.start)
                                : y->values + FN(place)(view, e->words * 32, 0, view.first) +
                                    (range.start - view.first) * NOTE_ROWS;
-    const REAL *gradients = FN(gradients_of)(e, l, thread);
+    const REAL *gradients = y->gradients;
     const REAL *total = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
     REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
     const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
@@ -1281,8 +1221,8 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
 }
 
 /* Bias of the given columns, from the gradients summed over the rows in order. */
-static void FN(update_bias)(const FN(engine) *e, const FN(rule) *rule, int l, int thread,
-                            ptrdiff_t rows, FN(range) column) {
+static void FN(update_bias)(const FN(engine) *e, const FN(rule) *rule, int l, ptrdiff_t rows,
+                            FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     REAL sums[SPARSE_VECTORS * LANES];
     for (ptrdiff_t j = column.start; j < column.stop; j += SPARSE_VECTORS * LANES) {
@@ -1290,7 +1230,7 @@ static void FN(update_bias)(const FN(engine) *e, const FN(rule) *rule, int l, in
         if (width > SPARSE_VECTORS * LANES) width = SPARSE_VECTORS * LANES;
         for (ptrdiff_t o = 0; o < width; o++) sums[o] = 0;
         for (ptrdiff_t b = 0; b < rows; b++) {
-            const REAL *gradients = FN(gradients_of)(e, l, thread) + b * y->outputs + j;
+            const REAL *gradients = y->gradients + b * y->outputs + j;
 #pragma omp simd
             for (ptrdiff_t o = 0; o < width; o++) sums[o] += gradients[o];
         }
@@ -1510,6 +1450,8 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         const FN(range) all_rows = {0, rows}, own = FN(block_inputs)(y, blocks);
         const FN(view) view = FN(view_layer)(e, l, thread);
         const REAL *inputs = l ? y[-1].fed_on : e->batch_inputs;
+        for (ptrdiff_t b = 0; l && y->in_parts && threads > 1 && b < rows; b++)
+            FN(claim)(y[-1].gradients + b * y->inputs + own.start, (own.stop - own.start) * sizeof(REAL));
         /* Blocks of one kind that follow each other go together. */
         for (ptrdiff_t block = blocks.start, stop; block < blocks.stop; block = stop) {
             const int listed = FN(is_listed)(e, l, block, rows);
@@ -1524,22 +1466,20 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         /* A bias belongs to who adds it. */
         const int by_rows = l == last || y->whole_rows;
         if (!by_rows)
-            FN(update_bias)(e, rule, l, thread, rows, FN(own_inputs)(y + 1, thread, threads));
+            FN(update_bias)(e, rule, l, rows, FN(own_inputs)(y + 1, thread, threads));
         else if (thread == 0)
-            FN(update_bias)(e, rule, l, thread, rows, (FN(range)){0, y->outputs});
+            FN(update_bias)(e, rule, l, rows, (FN(range)){0, y->outputs});
         if (l == 0) break;
         if (y[-1].whole_rows) {
             meet(e->meeting, thread);
-            FN(deactivate)(e, l - 1, view, thread, FN(share)(rows, ROW_BLOCK, thread, threads),
+            FN(deactivate)(e, l - 1, view, FN(share)(rows, ROW_BLOCK, thread, threads),
                            (FN(range)){0, y->inputs});
         } else if (y[-1].fused) {
-            FN(fused_backward)(e, l - 1, view, thread, rows);
+            FN(fused_backward)(e, l - 1, view, rows);
         } else {
-            FN(deactivate)(e, l - 1, view, thread, all_rows, own);
+            FN(deactivate)(e, l - 1, view, all_rows, own);
         }
-        if (y[-1].mail && !y[-1].fused) FN(send)(e, l - 1, thread, rows);
         meet(e->meeting, thread);
-        if (y[-1].mail) FN(receive)(e, l - 1, thread, rows);
     }
 }
 
@@ -1623,18 +1563,12 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (y->lists && l == 0)
             y->whole = FN(carve)(&scratch, &used, e->p.threads * batch * sizeof *y->whole);
         if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
-        const int listed = HAS_MAIL && l < e->p.layers - 1 && y[1].lists && y[1].in_parts;
-        y->fused = listed && y->in_parts && y->activation == RELU;
+        y->fused = HAS_FUSED && l < e->p.layers - 1 && y[1].lists && y[1].in_parts && y->in_parts &&
+                   y->activation == RELU;
         if (y->fused) y->preactivated = y->fed_on;
         if (y->fused && y->dropout > 0)
             y->kept = FN(carve)(&scratch, &used, (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->kept);
-        const int mailed = listed && e->p.threads > 1;
-        y->gradients = FN(carve)(&scratch, &used, mailed ? e->p.threads * (batch * y->outputs + APART) * real : bytes);
-        if (mailed) {
-            y->mail = FN(carve)(&scratch, &used, bytes);
-            y->mail_bits =
-                FN(carve)(&scratch, &used, (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->mail_bits);
-        }
+        y->gradients = FN(carve)(&scratch, &used, batch * y->outputs * real);
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {
             if (!l && e->p.table)
@@ -1769,8 +1703,9 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef APART
 #undef MOST_SUMS
 #undef NOTE_ROWS
-#undef HAS_MAIL
+#undef HAS_FUSED
 #undef TOTALS
+#undef HAS_SHORT_ROWS
 #undef MOST_IDLE
 #undef WITH_VECTORS
 #undef LISTED_INPUTS

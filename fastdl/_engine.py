@@ -52,7 +52,7 @@ _THREADED_INPUTS = 1 << 18
 
 # Multiplications of a forward pass for each thread. With fewer in a step of training, they wait for
 # each other too often; a prediction has to start them first.
-_THREADED_TRAINING = 300_000
+_THREADED_TRAINING = 60_000
 _THREADED_PREDICTION = 8_000_000
 
 # The most steps of one call: of the smallest networks, as many as fit between two looks for Ctrl-C;

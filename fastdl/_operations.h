@@ -312,6 +312,41 @@ static double FN(categorical_crossentropy)(const REAL *targets, const REAL *pred
     return total;
 }
 
+#if defined(__AVX512F__) && SINGLE
+#define HAS_SHORT_ROWS 1
+/* The cross-entropy of a row of at most LANES logits, which stays in one register, and its gradient times
+ * `weight`. */
+INLINE double FN(short_crossentropy)(const REAL *logits, ptrdiff_t label, REAL keep, REAL offset,
+                                     double weight, REAL *gradients, ptrdiff_t columns) {
+    const __mmask16 lanes = (__mmask16)((1u << columns) - 1);
+    const __m512 x = _mm512_maskz_loadu_ps(lanes, logits);
+    const REAL top = _mm512_mask_reduce_max_ps(lanes, x);
+    const __m512 below = _mm512_sub_ps(x, _mm512_set1_ps(top));
+    REAL power[LANES];
+    double others = 0;
+    _mm512_storeu_ps(power, _mm512_mask_mov_ps(_mm512_set1_ps(-(REAL)INFINITY), lanes, below));
+#pragma omp simd
+    for (int i = 0; i < LANES; i++) power[i] = FN(exp)(power[i]);
+    const __m512 powers = _mm512_loadu_ps(power);
+    const REAL scale = _mm512_reduce_add_ps(powers);
+    const double log_scale = FN(log)(scale);
+    if (offset != 0) others = columns * log_scale - _mm512_mask_reduce_add_ps(lanes, below);
+    const __m512 g = _mm512_fmsub_ps(powers, _mm512_set1_ps((REAL)weight / scale),
+                                     _mm512_set1_ps(offset * (REAL)weight));
+    _mm512_mask_storeu_ps(
+        gradients, lanes,
+        _mm512_mask_sub_ps(g, (__mmask16)(1u << label), g, _mm512_set1_ps(keep * (REAL)weight)));
+    return keep * (log_scale - (logits[label] - top)) + offset * others;
+}
+#else
+#define HAS_SHORT_ROWS 0
+INLINE double FN(short_crossentropy)(const REAL *logits, ptrdiff_t label, REAL keep, REAL offset,
+                                     double weight, REAL *gradients, ptrdiff_t columns) {
+    (void)logits, (void)label, (void)keep, (void)offset, (void)weight, (void)gradients, (void)columns;
+    return 0;
+}
+#endif
+
 static double FN(sparse_categorical_crossentropy)(const int64_t *targets, const REAL *predictions,
                                                   const REAL *sample_weight, int from_logits,
                                                   double label_smoothing, REAL *gradients,
@@ -322,7 +357,9 @@ static double FN(sparse_categorical_crossentropy)(const int64_t *targets, const 
     for (ptrdiff_t b = 0; b < rows; b++) {
         double weight = (sample_weight ? (double)sample_weight[b] : 1.0) / count, loss;
         const ptrdiff_t label = (ptrdiff_t)targets[b];
-        if (from_logits) {
+        if (HAS_SHORT_ROWS && from_logits && columns <= LANES) {
+            loss = FN(short_crossentropy)(predictions, label, keep, offset, weight, gradients, columns);
+        } else if (from_logits) {
             REAL top = FN(row_maximum)(predictions, columns);
             REAL scale = FN(row_exp)(predictions, top, gradients, columns);
             double log_scale = FN(log)(scale), others = 0;
