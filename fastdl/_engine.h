@@ -453,9 +453,14 @@ INLINE FN(span) FN(data_span)(const FN(engine) *e, ptrdiff_t row, FN(range) bloc
 }
 
 /* Asks for some bytes, from a cache line's beginning, so that no line is left out. */
-INLINE void FN(fetch)(const char *memory, ptrdiff_t bytes) {
+INLINE void FN(ask_for)(const char *memory, ptrdiff_t bytes) {
     const char *end = memory + bytes;
     for (memory -= (uintptr_t)memory & 63; memory < end; memory += 64) __builtin_prefetch(memory, 0, 2);
+}
+
+INLINE void FN(fetch)(const FN(engine) *e, FN(span) span) {
+    FN(ask_for)(span.columns, span.count * (e->p.table ? sizeof(uint16_t) : sizeof(int32_t)));
+    FN(ask_for)(span.values, span.count * (e->p.table ? sizeof(uint8_t) : sizeof(REAL)));
 }
 
 /* Asks for the own blocks of the next batch of sparse data: rows lie anywhere in memory, and waiting for
@@ -463,13 +468,12 @@ INLINE void FN(fetch)(const char *memory, ptrdiff_t bytes) {
  * second-level cache for twice the time. */
 static void FN(fetch_ahead)(const FN(engine) *e, FN(range) blocks) {
     for (ptrdiff_t b = e->next; b < e->next + e->p.batch && b < e->p.n; b++) {
-        const FN(span) span = FN(data_span)(e, e->p.order ? e->p.order[b] : b, blocks);
-        FN(fetch)(span.columns, span.count * (e->p.table ? sizeof(uint16_t) : sizeof(int32_t)));
-        FN(fetch)(span.values, span.count * (e->p.table ? sizeof(uint8_t) : sizeof(REAL)));
+        FN(fetch)(e, FN(data_span)(e, e->p.order ? e->p.order[b] : b, blocks));
     }
 }
 
-/* What the rows of the batch have in sparse data: in each of the own blocks and, unless NULL, in all. */
+/* What the rows of the batch have in sparse data: in each of the own blocks and, unless NULL, in all. What
+ * was asked for a step ago may have had to leave the second-level cache since: it is asked for again. */
 static void FN(find_spans)(const FN(engine) *e, const int64_t *order, ptrdiff_t first, ptrdiff_t rows,
                            FN(range) blocks, FN(span) *whole) {
     const FN(layer) *y = e->layer;
@@ -478,6 +482,7 @@ static void FN(find_spans)(const FN(engine) *e, const int64_t *order, ptrdiff_t 
         for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
             y->spans[block * e->p.batch + b] = FN(data_span)(e, row, (FN(range)){block, block + 1});
         if (whole) whole[b] = FN(data_span)(e, row, (FN(range)){0, PARTS});
+        FN(fetch)(e, FN(data_span)(e, row, blocks));
     }
 }
 
