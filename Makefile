@@ -18,7 +18,7 @@ PYTEST_OPTIONS := --numprocesses=2 --dist=loadfile
 
 # What a sanitizer can watch: the compiled module's own work.
 SANITIZED_TESTS := $(patsubst %,$(CURDIR)/tests/test_%.py,\
-  engine parity ops network assignments_planar robustness)
+  engine parity ops network assignments_planar robustness predict shifted sparse)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -373,7 +373,7 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
         const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)(first + i)));
         _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(there, x));
         _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
-        count += __builtin_popcount(there);
+        count += lanes_in16(there);
     }
 #elif SINGLE && defined(__AVX2__) && defined(__BMI2__)
     for (; i + 8 <= n; i += 8) {
@@ -831,7 +831,7 @@ static void FN(send)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
             const ptrdiff_t left = view.stride - i;
             const __m512 x = (__m512)FN(load_part)(gradients + i, left < 16 ? (int)left : 16);
             const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-            const int found = __builtin_popcount(there);
+            const int found = lanes_in16(there);
             _mm512_mask_storeu_ps(mail, left < 16 ? FN(lanes_of)(found) : (__mmask16)0xFFFF,
                                   _mm512_maskz_compress_ps(there, x));
             mail += found;
@@ -856,7 +856,7 @@ static void FN(receive)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) 
                 _mm512_mask_storeu_ps(gradients + i,
                                       left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF,
                                       _mm512_maskz_expand_ps(there, _mm512_loadu_ps(mail)));
-                mail += __builtin_popcount(there);
+                mail += lanes_in16(there);
             }
         }
     }
@@ -923,7 +923,7 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
                                                 _mm512_setzero_ps(), _CMP_NLT_UQ);
                     const __m512 x = _mm512_maskz_mul_ps(on, z, scale);
                     const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-                    const int found = __builtin_popcount(there);
+                    const int found = lanes_in16(there);
                     FN(span) *span = &spans[b];
                     int32_t *columns = (int32_t *)span->columns + span->count;
                     REAL *listed = (REAL *)span->values + span->count;
@@ -968,7 +968,7 @@ static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int th
                 _mm512_maskz_mul_ps(on, _mm512_maskz_loadu_ps(on, y->back + at + i), scale);
             _mm512_mask_storeu_ps(gradients + i, lanes, x);
             if (!mail) continue;
-            const int found = __builtin_popcount(on);
+            const int found = lanes_in16(on);
             _mm512_mask_storeu_ps(mail, lanes == 0xFFFF ? lanes : FN(lanes_of)(found),
                                   _mm512_maskz_compress_ps(on, x));
             mail += found;
