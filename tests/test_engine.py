@@ -23,6 +23,8 @@ from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 from fastdl.schedules import ExponentialDecay
 
+pytestmark = pytest.mark.each_build
+
 # Rounding, carried through some twenty steps.
 TOLERANCE = {"float32": {"rtol": 2e-3, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-12}}
 

@@ -15,6 +15,8 @@ from fastdl import MLP, Callback, EarlyStopping, _engine, activations, backends,
 from fastdl.optimizers import SGD, Adam, RMSprop
 from fastdl.schedules import ExponentialDecay
 
+pytestmark = pytest.mark.each_build
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 6))
 Y = np.argmax(X[:, :3] + 0.3 * RNG.normal(size=(60, 3)), axis=1)
