@@ -1,4 +1,4 @@
-"""Settings that all tests share."""
+"""Settings that all tests share. Which tests run on which build: EACH_BUILD in the Makefile."""
 
 import os
 import signal

@@ -497,7 +497,7 @@ def test_both_engines_find_what_is_not_finite(value, dtype):
             assert backends.current().sparse_rows(X, 1.0, 1) == (False, None)
 
 
-def test_read_only_data_needs_no_engine_of_its_own():
+def test_read_only_data_needs_no_engine_of_numbas_own():
     jit_engine = pytest.importorskip("fastdl.jit_engine")
     X, y = data()
     arguments, fit = {"sizes": [11, 5, 3]}, {"optimizer": SGD(0.1)}

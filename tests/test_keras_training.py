@@ -867,7 +867,7 @@ def test_dropout_learns_as_keras_does():
             found.append((history["loss"][-1], history["accuracy"][-1]))
         return np.array(found)
 
-    # Keras traces a model that is handed over anew: once is enough, as its own seed is in its state.
+    # Keras traces a model anew whenever it is handed over: once is enough.
     restore(model)
     theirs, ours = losses(lambda model: model), losses(accelerate)
     # The difference of two means, in units of its standard deviation.

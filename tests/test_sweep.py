@@ -192,7 +192,7 @@ def test_the_callers_backend_trains(backend):
 
 
 @pytest.mark.parametrize("backend", ["cython", "numba", "reference"])
-def test_functions_of_ones_own(backend):
+def test_functions_of_ones_own_by_numba(backend):
     half = activations.Custom(lambda z: 0.5 * z, lambda z, a: 0.5, name="half")
     variants = [({"activation": half}, {}), ({"activation": half, "dropout": 0.5}, {}), ({}, {})]
     with fastdl.use_backend(backend):
