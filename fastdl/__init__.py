@@ -13,7 +13,7 @@ _LAZY = {
     "datasets": None,
     "MLP": "network",
     "load": "network",
-    "fit_many": "sweep",
+    "fit_many": "_many",
     "Callback": "callbacks",
     "EarlyStopping": "callbacks",
     "History": "callbacks",

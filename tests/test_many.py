@@ -353,7 +353,7 @@ def test_silence(capsys):
 def test_a_terminal_sees_the_bar_grow(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
-    monkeypatch.setattr("fastdl.sweep._PROGRESS_INTERVAL", 0)
+    monkeypatch.setattr("fastdl._many._PROGRESS_INTERVAL", 0)
     drawn = threading.Event()
 
     def flush():
