@@ -14,6 +14,7 @@ _LAZY = {
     "MLP": "network",
     "load": "network",
     "fit_many": "_many",
+    "sweep": "_sweep",
     "Callback": "callbacks",
     "EarlyStopping": "callbacks",
     "History": "callbacks",

@@ -367,7 +367,7 @@ LAYERS = (
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
-    {"_custom", "_engine", "_many", "network"},
+    {"_custom", "_engine", "_many", "_sweep", "network"},
     {"assignments", "keras", "sklearn"},
     {"__main__", "cli"},
 )
