@@ -161,6 +161,7 @@ def sweep(
     seed = checks.seed("seed", seed)
     checks.boolean("refit", refit)
     verbose = checks.integer("verbose", verbose, low=0, high=1)
+    joblib, processes = _processes(n_jobs)
     candidates = _candidates(grid)
     rows = _Rows(*map(_as_rows, (X, y, sample_weight)))
     settings = {
@@ -210,7 +211,10 @@ def sweep(
             for fold in range(len(folds))
             if (number, fold) not in records
         ]
-        _train_all(recipe, fits, rows, folds, n_jobs, report)
+        if processes == 1:
+            _train_here(recipe, fits, rows, folds, report)
+        else:
+            _train_elsewhere(recipe, fits, rows, folds, joblib, n_jobs, processes, report)
     result = SweepResult(
         [candidate.parameters for candidate in candidates],
         _scores(board.records, len(candidates), len(folds)),
@@ -586,14 +590,16 @@ def _train(recipe, fits, rows, folds, threads, report):
     )
 
 
-def _train_all(recipe, fits, rows, folds, n_jobs, report):
-    """Train all fits, in this process or in several."""
-    joblib, processes = _processes(n_jobs)
+def _train_here(recipe, fits, rows, folds, report):
+    """Train all fits in this process."""
     threads = backends.available_threads()
-    if processes == 1:
-        for group in _groups(fits, _FITS_PER_THREAD * threads):
-            _train(recipe, group, rows, folds, threads, report)
-        return
+    for group in _groups(fits, _FITS_PER_THREAD * threads):
+        _train(recipe, group, rows, folds, threads, report)
+
+
+def _train_elsewhere(recipe, fits, rows, folds, joblib, n_jobs, processes, report):
+    """Train all fits in so many processes of joblib's."""
+    threads = max(1, backends.available_threads() // processes)
     backend, _ = joblib.parallel.get_active_backend()
     share, own = _ways_to_share(backend)
     arrays = [share(array) for array in rows]
@@ -605,7 +611,7 @@ def _train_all(recipe, fits, rows, folds, n_jobs, report):
             group,
             *arrays,
             *pairs[fold],
-            max(1, threads // processes),
+            threads,
             own,
             backends.get_backend(),
         )
@@ -768,37 +774,50 @@ def _digest(value):
     return digest.hexdigest()
 
 
-def _feed(update, value):
-    """Give what a value consists of to `update`, as bytes, each part with its type and length."""
+def _feed(update, value, around=()):
+    """Give what a value consists of to `update`, as bytes, each part with its type and length.
+
+    `around` are the values that it is a part of: functions may refer to themselves.
+    """
     update(f"({type(value).__qualname__}".encode())
-    if isinstance(value, np.ndarray):
+    parts = _parts(value)
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
         update(f"{value.dtype.str}{value.shape}".encode())
         update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
-    elif _sparse.is_sparse(value):
-        rows = value.tocsr()
-        _feed(update, (rows.shape, rows.data, rows.indices, rows.indptr))
-    elif isinstance(value, Mapping):
-        _feed(update, list(value.items()))
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        update(str(len(value)).encode())
-        for each in value:
-            _feed(update, each)
-    elif isinstance(value, types.CodeType):
-        _feed(update, (value.co_code, value.co_consts, value.co_names))
-    elif isinstance(value, types.FunctionType):
-        cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        _feed(update, (value.__qualname__, value.__code__, value.__defaults__, cells))
-    elif isinstance(value, functools.partial):
-        _feed(update, (value.func, value.args, value.keywords))
-    elif isinstance(value, types.MethodType):
-        _feed(update, (value.__func__, value.__self__))
-    elif hasattr(value, "__array__"):
-        _feed(update, np.asarray(value))
-    elif hasattr(value, "__dict__") and not isinstance(value, type):
-        _feed(update, vars(value))
-    else:
+    elif parts is None:
         update(repr(value).encode())
+    elif not any(value is each for each in around):
+        update(str(len(parts)).encode())
+        for part in parts:
+            _feed(update, part, (*around, value))
     update(b")")
+
+
+def _parts(value):
+    """What a value is made of, or None where that is itself."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, types.CodeType):
+        return value.co_code, value.co_consts, value.co_names
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        return value.__qualname__, value.__code__, value.__defaults__, cells
+    if isinstance(value, types.MethodType):
+        return value.__func__, value.__self__
+    if isinstance(value, functools.partial):
+        return value.func, value.args, value.keywords
+    if _sparse.is_sparse(value):
+        rows = value.tocsr()
+        return rows.shape, rows.data, rows.indices, rows.indptr
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if hasattr(value, "__array__"):
+        return [np.asarray(value)]
+    if hasattr(value, "__dict__") and not isinstance(value, type):
+        return list(vars(value).items())
+    return None
 
 
 # ------------------------------------------------------------------------------------------ shown
