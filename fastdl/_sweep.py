@@ -138,9 +138,9 @@ def sweep(
     Notes
     -----
     In one process the rows of each fold are copied, converted and searched for zeros once for all
-    candidates of a group. With several processes X and y go to each of them once: joblib maps large
-    arrays into the memory of local ones, Dask scatters them, Ray has its object store. Each task is
-    a number of candidates in one fold, trained on its process's share of the cores.
+    candidates of a group. With several processes X and y go to each of them once, unless they are
+    small: joblib maps them into the memory of its own, Dask scatters them, Ray has its object
+    store. A task is some candidates in one fold, trained on its process's share of the cores.
 
     Examples
     --------
@@ -179,17 +179,13 @@ def sweep(
     recipe = _Recipe(builder, settings, shared, seed)
     first, classifiers, networks = _try_all(recipe, candidates, rows, digest=results is not None)
     metric = _metric(scoring, classifiers)
+    names = ["epochs", *["accuracy"] * any(classifiers), "loss", *["score"] * (metric == "score")]
     folds = _folds(cv, rows, first)
     recipe = recipe._replace(scoring=scoring if callable(scoring) else None)
     search = {
         "X and y": (*rows, validation_data),
         "grid": [candidate.key for candidate in candidates],
-        "builder, or how it is trained": (
-            networks,
-            seed,
-            settings,
-            shared | {"validation_data": None},
-        ),
+        "builder, or how it is trained": (networks, seed, shared | {"validation_data": None}),
         "cv": folds,
         "scoring": scoring,
     }
@@ -198,7 +194,7 @@ def sweep(
         if results is not None:
             file = stack.enter_context(_ResultsFile(results, search, candidates, len(folds)))
             records = file.records
-        board = stack.enter_context(_Board(candidates, len(folds), metric, records, verbose))
+        board = stack.enter_context(_Board(candidates, len(folds), names, records, verbose))
 
         def report(record):
             if results is not None:
@@ -211,13 +207,13 @@ def sweep(
             for fold in range(len(folds))
             if (number, fold) not in records
         ]
-        if processes == 1:
+        if processes == 1 or not fits:
             _train_here(recipe, fits, rows, folds, report)
         else:
             _train_elsewhere(recipe, fits, rows, folds, joblib, n_jobs, processes, report)
     result = SweepResult(
         [candidate.parameters for candidate in candidates],
-        _scores(board.records, len(candidates), len(folds)),
+        _scores(board.records, names, len(candidates), len(folds)),
         metric,
     )
     if refit:
@@ -512,18 +508,13 @@ def _try_all(recipe, candidates, rows, digest):
     arguments = {**recipe.shared, "sample_weight": rows.sample_weight}
     del arguments["shuffle"]
     for candidate in candidates:
-        try:
+        with _errors_of(candidate):
             network, settings = recipe.check(candidate)
-        except (TypeError, ValueError) as error:
-            raise _of_candidate(candidate, error) from error
         form = data_form(network)
         if form not in forms:
-            try:
+            # What the first one can't be trained on is rather a fault of the data.
+            with _errors_of(candidate) if forms else contextlib.nullcontext():
                 network._training_data(rows.X, rows.y, **arguments)
-            except (TypeError, ValueError) as error:
-                if not forms:
-                    raise
-                raise _of_candidate(candidate, error) from error
             forms.add(form)
         first = first or network
         classifiers.append(network.loss.classification)
@@ -533,11 +524,15 @@ def _try_all(recipe, candidates, rows, digest):
     return first, classifiers, digests
 
 
-def _of_candidate(candidate, error):
-    """An error of the same kind that names the candidate, unless its class has rules of its own."""
-    if type(error) not in (TypeError, ValueError):
-        return error
-    return type(error)(f"candidate {candidate}: {error}")
+@contextlib.contextmanager
+def _errors_of(candidate):
+    """Name the candidate in errors, unless their class has rules of its own."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise
+        raise type(error)(f"candidate {candidate}: {error}") from error
 
 
 class _Scorer(Callback):
@@ -673,13 +668,12 @@ def _groups(items, size):
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def _scores(records, candidates, folds):
+def _scores(records, names, candidates, folds):
     """Arrays (candidates, folds) by name, from the records of all fits."""
-    names = [name for name in records[0, 0] if name not in ("candidate", "fold")]
     scores = {name: np.empty((candidates, folds)) for name in names}
     for place, record in records.items():
         for name in names:
-            scores[name][place] = record[name]
+            scores[name][place] = record.get(name, np.nan)
     return scores
 
 
@@ -826,14 +820,14 @@ def _parts(value):
 class _Board:
     """The records so far, and the table that grows on the screen as candidates are done."""
 
-    def __init__(self, candidates, folds, metric, records, verbose):
+    def __init__(self, candidates, folds, names, records, verbose):
         self.records = dict(records)
-        self._candidates, self._folds = candidates, folds
+        self._candidates = [candidate.parameters for candidate in candidates]
+        self._folds, self._names = folds, names
+        self._left = dict.fromkeys(range(len(candidates)), folds)
         self._lock = threading.Lock()
         self._verbose = verbose
-        self._left = dict.fromkeys(range(len(candidates)), folds)
-        self._metric = metric
-        self._layout = None
+        self._layout = _Layout(self._candidates, names)
         self._bar = None
 
     def __enter__(self):
@@ -848,6 +842,7 @@ class _Board:
                     disable=None,  # where there is no terminal
                     leave=False,
                 )
+            self._print(self._layout.head)
             for number, left in self._left.items():
                 if not left:
                     self._show(number)
@@ -870,13 +865,10 @@ class _Board:
 
     def _show(self, number):
         records = [self.records[number, fold] for fold in range(self._folds)]
-        names = [name for name in records[0] if name not in ("candidate", "fold")]
-        scores = {name: np.mean([record[name] for record in records]) for name in names}
-        if self._layout is None:
-            candidates = [candidate.parameters for candidate in self._candidates]
-            self._layout = _Layout(candidates, scores)
-            self._print(self._layout.head)
-        self._print(self._layout.row(self._candidates[number].parameters, scores))
+        means = {
+            name: np.mean([record.get(name, np.nan) for record in records]) for name in self._names
+        }
+        self._print(self._layout.row(self._candidates[number], means))
 
     def _print(self, line):
         if self._bar is None or self._bar.disable:

@@ -282,11 +282,15 @@ except ImportError as error:
 
 OPTIONAL_PACKAGES = {
     "PIL",
+    "dask",
+    "distributed",
     "jax",
+    "joblib",
     "keras",
     "matplotlib",
     "numba",
     "pandas",
+    "ray",
     "safetensors",
     "scipy",
     "sklearn",

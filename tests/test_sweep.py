@@ -156,6 +156,15 @@ def test_regression_is_judged_by_its_loss():
     assert result.scores["loss"].shape == (2, 1)
 
 
+def test_losses_of_both_kinds():
+    def builder(loss, seed):
+        return MLP([4, 1], loss=loss, seed=seed)
+
+    result = search(builder, {"loss": ["mse", "binary_crossentropy"]}, y=Y > 0, refit=False)
+    assert result.metric == "loss"
+    assert np.isnan(result.scores["accuracy"]).tolist() == [[True] * 3, [False] * 3]
+
+
 def test_nan_comes_last():
     def builder(rate, seed):
         return MLP([4, 1], loss="mse", seed=seed), {"optimizer": SGD(rate)}

@@ -105,9 +105,8 @@ def folds(X, y):
     return list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(X, y))
 
 
-def fastdl_search(search, epochs):
-    """Mean accuracy of each candidate over the folds."""
-    X, y = search.load()
+def builder(search, X):
+    """What makes a network of a candidate, whose parameters have scikit-learn's names."""
 
     def build(alpha, batch_size, hidden_layer_sizes, learning_rate_init, seed):
         sizes = X.shape[1], *hidden_layer_sizes, search.outputs
@@ -116,10 +115,16 @@ def fastdl_search(search, epochs):
         optimizer = Adam(learning_rate_init, epsilon=1e-8)
         return network, {"batch_size": batch_size, "optimizer": optimizer}
 
+    return build
+
+
+def fastdl_search(search, epochs):
+    """Mean accuracy of each candidate over the folds."""
+    X, y = search.load()
     # Training ends with the eleventh epoch in which the loss has not fallen by `tol`.
     stopping = fastdl.EarlyStopping("loss", min_delta=1e-4, patience=11)
     result = fastdl.sweep(
-        build,
+        builder(search, X),
         search.grid,
         X,
         y,
