@@ -134,6 +134,41 @@ def test_weights_of_rows_and_classes():
         assert state_of(net) == state_of(alone)
 
 
+def test_rows_of_each_ones_own():
+    weights = RNG.random(60)
+    rows = [range(40), [5, 5, 59, 0, 7, 8], np.arange(60)[::-1], range(40)]
+    networks = [network({"dropout": 0.5}) for _ in rows]
+    histories = fit_many(networks, X, Y, rows=rows, sample_weight=weights, epochs=3, verbose=0)
+    for net, history, own in zip(networks, histories, rows, strict=True):
+        own, alone = np.asarray(own), network({"dropout": 0.5})
+        expected = alone.fit(X[own], Y[own], sample_weight=weights[own], epochs=3, verbose=0)
+        assert state_of(net) == state_of(alone)
+        assert record_of(history) == record_of(expected)
+
+
+def test_rows_of_sparse_matrices():
+    sparse = pytest.importorskip("scipy.sparse")
+    rare = X * (X > 1)
+    nets, dense = ([network() for _ in range(2)] for _ in range(2))
+    rows = [range(40), range(20, 60)]
+    fit_many(nets, sparse.csr_matrix(rare), Y, rows=rows, verbose=0)
+    fit_many(dense, rare, Y, rows=rows, verbose=0)
+    assert list(map(state_of, nets)) == list(map(state_of, dense))
+
+
+def test_those_with_the_same_rows_share_their_data(monkeypatch):
+    shapes = []
+    prepare = MLP._training_data
+    monkeypatch.setattr(
+        MLP,
+        "_training_data",
+        lambda self, X, *given: (shapes.append(X.shape), prepare(self, X, *given))[1],
+    )
+    first, second = np.arange(40), np.arange(50)
+    fit_many([network() for _ in range(4)], X, Y, rows=[first, second, first, first], verbose=0)
+    assert shapes == [(40, 6), (50, 6)]
+
+
 # ----------------------------------------------------------------------------------------- threads
 
 
@@ -248,6 +283,19 @@ SHARED = Shared()
             {"callbacks": [[SHARED], [], [SHARED]]},
             ValueError,
             r"callbacks: Shared\(\) is there twice",
+        ),
+        ({"rows": 3}, TypeError, r"rows: 3 is not a sequence of arrays, one a network"),
+        ({"rows": [[0], [1]]}, ValueError, r"rows: 2 values for 3 networks"),
+        (
+            {"rows": [[0], [60], [1]]},
+            ValueError,
+            r"rows\[1\]: 60 at index 0 is not an integer in \[0, 59\]",
+        ),
+        ({"rows": [[0], [1], []]}, ValueError, r"rows\[2\]: shape \(0,\) holds no data"),
+        (
+            {"rows": [[0]] * 3, "y": Y[:9]},
+            ValueError,
+            r"rows: X, y and sample_weight have \[60, 9\] rows to choose from",
         ),
         ({"verbose": 3}, ValueError, r"verbose: 3 is not an integer in \[0, 2\]"),
         ({"shuffle": 1}, TypeError, r"shuffle: 1 is not True or False"),
