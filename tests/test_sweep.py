@@ -495,7 +495,7 @@ def slowly(network, X, y):
 X, y = fastdl.datasets.load_circle(90)
 result = fastdl.sweep(build, {"width": range(1, 7)}, X, y, cv=3, scoring=slowly, verbose=0,
                       results=sys.argv[1], n_jobs=int(sys.argv[2]))
-print(dict(result.table), [w.tolist() for w in result.best_model.weights])
+print(result.scores, result.rank, [w.tolist() for w in result.best_model.weights])
 """
 
 
