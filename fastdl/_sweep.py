@@ -273,7 +273,8 @@ class SweepResult:
         }
         for name, values in self.scores.items():
             columns[f"mean_{name}"] = values.mean(axis=1)
-            columns[f"std_{name}"] = values.std(axis=1)
+            with np.errstate(invalid="ignore"):  # of infinite losses
+                columns[f"std_{name}"] = values.std(axis=1)
         columns["rank"] = self.rank
         try:
             pandas = importlib.import_module("pandas")

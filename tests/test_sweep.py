@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import MLP, EarlyStopping, _sweep, backends
+from fastdl import MLP, EarlyStopping, _kernels, _sweep, backends
 from fastdl.optimizers import SGD, Adam
 
 RNG = np.random.default_rng(0)
@@ -22,12 +22,10 @@ X = RNG.normal(size=(60, 4))
 Y = np.argmax(X[:, :3] + 0.3 * RNG.normal(size=(60, 3)), axis=1)
 GRID = {"width": [2, 8], "rate": [0.001, 0.05, 0.2]}
 
-LEVELS = backends.supported_cpu_levels()
-# Kernels are no matter of these.
-by_default_only = pytest.mark.skipif(
-    os.environ.get("FASTDL_CPU", LEVELS[-1]) != LEVELS[-1], reason="says nothing of kernels"
+pytestmark = pytest.mark.skipif(
+    _kernels.DEBUG or backends.cpu_level() != backends.supported_cpu_levels()[-1],
+    reason="says nothing of kernels: once is enough",
 )
-pytestmark = by_default_only
 
 
 def build(width, rate, seed):
