@@ -100,7 +100,8 @@ def sweep(
         returns a number, where more is better.
     results : path-like, optional
         File that every fit is appended to, as a line of JSON, once it is done. A search that was
-        ended goes on from there: what the file holds is not trained again.
+        ended goes on from there: what the file holds is not trained again. (The builder has to use
+        its seed for that, or its networks are others every time.)
     n_jobs : int, optional
         Processes, by joblib. Without it as many as `joblib.parallel_config` says around the call,
         else only this one, in which `fit_many` uses all cores.
@@ -601,18 +602,18 @@ def _train_elsewhere(recipe, fits, rows, folds, joblib, n_jobs, processes, repor
     arrays = [share(array) for array in rows]
     pairs = [tuple(map(share, pair)) for pair in folds]
     size = max(1, min(_FITS_PER_THREAD, len(fits) // (processes * _TASKS_PER_PROCESS)))
-    tasks = [
-        joblib.delayed(_task)(
-            recipe,
-            group,
-            *arrays,
-            *pairs[fold],
-            threads,
-            own,
-            backends.get_backend(),
-        )
+    groups = [
+        group
         for fold in range(len(folds))
         for group in _groups([fit for fit in fits if fit.fold == fold], size)
+    ]
+    # One fold each, for the sake of memory, but the candidates one after the other.
+    groups.sort(key=lambda group: group[0].number)
+    tasks = [
+        joblib.delayed(_task)(
+            recipe, group, *arrays, *pairs[group[0].fold], threads, own, backends.get_backend()
+        )
+        for group in groups
     ]
     at_once = backend.supports_return_generator
     with joblib.Parallel(

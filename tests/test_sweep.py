@@ -7,11 +7,15 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastdl
 from fastdl import MLP, EarlyStopping, _kernels, _sweep, backends
@@ -413,6 +417,18 @@ def test_a_file_that_was_cut_off_is_completed(path, expected, cut):
     assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
+@given(st.permutations(range(18)), st.integers(0, 18))
+@settings(max_examples=15)
+def test_whatever_is_missing_is_trained(expected, order, count):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.jsonl"
+        search(results=path)
+        header, *lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join([header, *(lines[index] for index in order[:count])]))
+        assert content(search(results=path)) == expected
+        assert sorted(path.read_text().splitlines(keepends=True)[1:]) == sorted(lines)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -569,6 +585,14 @@ def test_ray_finds_the_same(expected):
             assert content(search(builder)) == expected
     finally:
         ray.shutdown()
+
+
+def test_processes_finish_candidates_one_after_the_other(path):
+    joblib = pytest.importorskip("joblib")
+    with joblib.parallel_config("threading", n_jobs=2):
+        search(results=path)
+    numbers = [json.loads(line)["candidate"] for line in path.read_text().splitlines()[1:]]
+    assert max(numbers[:6]) <= 2  # of the first seven fits
 
 
 def test_processes_share_the_cores(monkeypatch):
