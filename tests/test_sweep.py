@@ -558,6 +558,16 @@ def test_processes_find_the_same(backend, expected, path):
     assert len(path.read_text().splitlines()) == 19
 
 
+def test_processes_have_the_callers_backend():
+    joblib = pytest.importorskip("joblib")
+    with fastdl.use_backend("reference"):
+        here = content(search())
+        with joblib.parallel_config("threading", n_jobs=2):
+            assert content(search()) == here
+    with joblib.parallel_config("threading", n_jobs=2):
+        assert content(search()) != here
+
+
 def test_dask_finds_the_same(expected):
     joblib = pytest.importorskip("joblib")
     distributed = pytest.importorskip("distributed")
