@@ -26,10 +26,13 @@ X = RNG.normal(size=(60, 4))
 Y = np.argmax(X[:, :3] + 0.3 * RNG.normal(size=(60, 3)), axis=1)
 GRID = {"width": [2, 8], "rate": [0.001, 0.05, 0.2]}
 
-pytestmark = pytest.mark.skipif(
-    _kernels.DEBUG or backends.cpu_level() != backends.supported_cpu_levels()[-1],
-    reason="says nothing of kernels: once is enough",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        _kernels.DEBUG or backends.cpu_level() != backends.supported_cpu_levels()[-1],
+        reason="says nothing of kernels: once is enough",
+    ),
+    pytest.mark.usefixtures("processes_not_measured"),
+]
 
 
 def build(width, rate, seed):
@@ -526,7 +529,11 @@ def test_a_search_that_was_killed_goes_on(path, processes):
 
     def finish(*arguments):
         return subprocess.run(
-            command(*arguments), check=True, capture_output=True, text=True, timeout=60
+            command(*arguments),
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
         ).stdout
 
     process = subprocess.Popen(command(path, processes, 0.05), start_new_session=True)
