@@ -33,3 +33,11 @@ def trained_by_several_threads(monkeypatch):
         from fastdl import _engine
 
         monkeypatch.setattr(_engine, "_threads", lambda *_: count)
+
+
+@pytest.fixture
+def processes_not_measured(monkeypatch):
+    """Coverage would leave a file of each process that is killed, or outlives the tests."""
+    for name in list(os.environ):
+        if name.startswith("COV"):
+            monkeypatch.delenv(name)

@@ -282,11 +282,15 @@ except ImportError as error:
 
 OPTIONAL_PACKAGES = {
     "PIL",
+    "dask",
+    "distributed",
     "jax",
+    "joblib",
     "keras",
     "matplotlib",
     "numba",
     "pandas",
+    "ray",
     "safetensors",
     "scipy",
     "sklearn",
@@ -367,7 +371,7 @@ LAYERS = (
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
-    {"_custom", "_engine", "network", "sweep"},
+    {"_custom", "_engine", "_many", "_sweep", "network"},
     {"assignments", "keras", "sklearn"},
     {"__main__", "cli"},
 )

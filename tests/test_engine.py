@@ -375,7 +375,8 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("backend", ["cython", NUMBA])
 def test_one_call_runs_through_all_epochs(backend, calls):
-    fit = {"epochs": 50, "callbacks": [History(), Callback()]}
+    callbacks = [History(), Callback(), EarlyStopping("loss", patience=50)]
+    fit = {"epochs": 50, "callbacks": callbacks}
     trained({"sizes": [11, 3]}, fit, *data(), backend)
     assert calls == [50 * 6]
 
@@ -384,7 +385,8 @@ def test_one_call_runs_through_all_epochs(backend, calls):
     "fit",
     [
         {"callbacks": [EpochByEpoch()]},
-        {"callbacks": [EarlyStopping("loss", patience=9)]},
+        {"callbacks": [EarlyStopping("loss", patience=9), EpochByEpoch()]},
+        {"callbacks": [EarlyStopping("loss", patience=9, restore_best_weights=True)]},
         {"validation_split": 0.1},
     ],
 )
