@@ -14,6 +14,7 @@ _LAZY = {
     "MLP": "network",
     "load": "network",
     "fit_many": "sweep",
+    "Blocks": "blocks",
     "Callback": "callbacks",
     "EarlyStopping": "callbacks",
     "History": "callbacks",

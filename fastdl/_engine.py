@@ -142,7 +142,7 @@ class Network:
         self.extras = None
         self.seed = seed
         self.iterations = self.epochs = 0
-        self._bind(_aligned_zeros(sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype))
+        self._bind(aligned_zeros(sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype))
 
     @property
     def layout(self):
@@ -200,7 +200,7 @@ class Network:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        parameters = _aligned_zeros(len(self.parameters), self.parameters.dtype)
+        parameters = aligned_zeros(len(self.parameters), self.parameters.dtype)
         parameters[...] = self.parameters
         self._bind(parameters)
 
@@ -226,7 +226,7 @@ class OptimizerState:
         self.given = self.optimizer = optimizer
         size, dtype = len(network.parameters), network.parameters.dtype
         self.slots = {
-            name: _aligned_zeros(size, dtype, _STAGGER * place)
+            name: aligned_zeros(size, dtype, _STAGGER * place)
             for place, name in enumerate(optimizer.slots, 1)
         }
         self.iterations = 0
@@ -279,7 +279,7 @@ class Workspace:
     @cached_property
     def gradients(self):
         """Gradients of all parameters, (p,)."""
-        return _aligned_zeros(len(self._network.parameters), self._network.parameters.dtype)
+        return aligned_zeros(len(self._network.parameters), self._network.parameters.dtype)
 
     @cached_property
     def gradient_arrays(self):
@@ -298,7 +298,7 @@ class _Batch:
     def _per_layer(self, units):
         dtype = self._network.parameters.dtype
         return [
-            _aligned_zeros(self._rows * count, dtype).reshape(self._rows, count) for count in units
+            aligned_zeros(self._rows * count, dtype).reshape(self._rows, count) for count in units
         ]
 
     @cached_property
@@ -325,7 +325,7 @@ class _Batch:
         return self._per_layer(self._network.sizes[:1])[0]
 
 
-def _aligned_zeros(size, dtype, behind=0):
+def aligned_zeros(size, dtype, behind=0):
     """Zeros (size,) that start on a cache line, or so many bytes behind the start of a huge page.
 
     Large arrays lie in huge pages. In small pages, which lie anywhere in memory, parameters and
@@ -573,10 +573,10 @@ def _workers(elements):
 
 
 def cut(network, data):
-    """Cut the rows of sparse data into the engine's blocks now; they are kept."""
+    """Cut the rows of sparse data into the engine's blocks, and code them, now; both are kept."""
     kernels = kernels_for(network)
     if _compiled(kernels, network):
-        _dense_and_sparse(data.inputs, kernels)
+        _dense_and_sparse(data.inputs, kernels, coded=True)
 
 
 def _dense(inputs):

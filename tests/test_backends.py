@@ -282,11 +282,14 @@ except ImportError as error:
 
 OPTIONAL_PACKAGES = {
     "PIL",
+    "dask",
+    "distributed",
     "jax",
     "keras",
     "matplotlib",
     "numba",
     "pandas",
+    "pyarrow",
     "safetensors",
     "scipy",
     "sklearn",
@@ -367,7 +370,7 @@ LAYERS = (
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
-    {"_custom", "_engine", "network", "sweep"},
+    {"_custom", "_engine", "blocks", "distributed", "network", "sweep"},
     {"assignments", "keras", "sklearn"},
     {"__main__", "cli"},
 )

@@ -1,0 +1,682 @@
+"""`Blocks`: rows that training reads block by block, from files or from wherever they come."""
+
+import contextvars
+import glob
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _engine, backends, checks
+from ._optional import optional_import
+from ._sparse import is_sparse
+
+# Bytes, as float32, of what is read at once and of what is shuffled at once: a disk reads the first
+# in longer than it takes to find it, and a few copies of the second are small beside NumPy.
+_BLOCK_BYTES = 1 << 21
+_BUFFER_BYTES = 1 << 24
+
+# Rows that are put in their places at once, so that what converts them stays in the cache.
+_GATHERED_ROWS = 256
+
+# Odd numbers whose multiples keep seeds apart: of the shuffles of rows, and of that of the blocks.
+_WINDOW_SEED = 0x9E3779B97F4A7C15
+_BLOCK_SEED = 0xD1B54A32D192ED03
+
+_NAMES = "X", "y", "sample_weight"
+
+
+class Blocks:
+    """Rows with targets that are read while training, more of them than memory holds.
+
+    `MLP.fit` makes one of what it is given where that is no array in memory, so that only
+    `block_rows` and `buffer_rows` need a `Blocks` of one's own.
+
+    Parameters
+    ----------
+    X : numpy.memmap, other array with slices, path, sequence of paths, iterable, or callable
+        - An array (n, ...), which is read slice by slice: a `numpy.memmap`, or a data set of HDF5
+          or Zarr.
+        - The path of a `.npy` or `.parquet` file, a pattern with `*`, a list of paths, or a folder.
+          In a folder of `.npy` files, those whose names begin with `X` hold rows, `y` targets and
+          `sample_weight` weights, each kind in the order of the names.
+        - Without `y`: an iterable of blocks, tuples (X, y) or (X, y, sample_weight) of arrays or
+          sparse matrices; or a callable that returns one for each epoch.
+    y : array_like, path, sequence of paths, str or sequence of str, optional
+        Targets, in memory or in `.npy` files; for Parquet files the column or columns that hold
+        them. Their other columns are features, one of lists of k numbers being k features.
+    sample_weight : array_like, path, sequence of paths or str, optional
+        In the same way.
+    block_rows : int, default 2 MB of float32
+        Rows that are read at once. Blocks of an iterable are what it gives, and those of Parquet
+        files are row groups.
+    buffer_rows : int, default 16 MB of float32
+        Rows that are shuffled together: whole blocks are taken until there are as many. Three
+        times as many are in memory.
+
+    Attributes
+    ----------
+    rows : int or None
+        Their number, unknown for an iterable.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the parts don't go together.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        For Parquet files, if the package pyarrow is missing.
+
+    Notes
+    -----
+    An epoch takes the blocks in an order of its own, as many at a time as fill the buffer, and the
+    rows of all these in an order of their own; both are functions of the network's seed and the
+    number of the epoch. Blocks of an iterable come in its order. Rows that don't fill a batch wait
+    for the next blocks: wherever blocks end, all batches but an epoch's last are full. Where all
+    rows fit the buffer, training is that on the same rows in memory, bit for bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl import MLP, Blocks
+    >>> def blocks():
+    ...     for number in range(10):
+    ...         X = np.random.default_rng(number).normal(size=(100, 2))
+    ...         yield X, X[:, 0] > X[:, 1]
+    >>> net = MLP([2, 8, 1], seed=0)
+    >>> history = net.fit(Blocks(blocks, buffer_rows=500), epochs=10, verbose=0)
+    >>> history.history["accuracy"][-1] > 0.9
+    True
+    """
+
+    def __init__(self, X, y=None, sample_weight=None, *, block_rows=None, buffer_rows=None):
+        if block_rows is not None:
+            block_rows = checks.integer("block_rows", block_rows, low=1)
+        if buffer_rows is not None:
+            buffer_rows = checks.integer("buffer_rows", buffer_rows, low=1)
+        self._source = _source(X, y, sample_weight, block_rows)
+        self._buffer_rows = buffer_rows
+
+    @property
+    def rows(self):
+        """The number of rows, None where it is not known."""
+        return None if self._source.sizes is None else sum(self._source.sizes)
+
+    def settings(self):
+        """What the order of the rows depends on, besides the seed and the epoch."""
+        sizes = self._source.sizes
+        if sizes is None:
+            return {"buffer_rows": self._buffer_rows}
+        limit = self._limit(self._source.features)
+        return {"rows": self.rows, "block_rows": max(sizes), "buffer_rows": limit}
+
+    def check(self, features, epochs=1):
+        """Raise a ValueError where rows have other features, or there are fewer passes in them."""
+        if self._source.features not in (None, features):
+            raise ValueError(
+                f"X: rows of {self._source.features} features are not rows of {features}, as the "
+                "first layer takes"
+            )
+        if epochs > 1 and not self._source.restarts:
+            raise ValueError(
+                f"X: an iterator gives its blocks once, not for {epochs} epochs: give a function "
+                "that returns a new one for each"
+            )
+
+    def small(self):
+        """Whether all rows fit the buffer."""
+        return self.rows is not None and self.rows <= self._limit(self._source.features)
+
+    def load(self):
+        """X, y and sample_weight of all rows, in their own order; None where there are none."""
+        return self._source.read(range(len(self._source.sizes)), _Buffer())
+
+    def pieces(self, prepare, dtype, seed, passes, batch_size, first=0):
+        """Parts of the passes through all rows as they are trained on: gives Pieces.
+
+        Parameters
+        ----------
+        prepare : callable
+            Makes `_engine.Data` of X, y, sample_weight and their names.
+        dtype : numpy.dtype
+            Of the rows.
+        seed : int
+        passes : iterable of int or None
+            The number of each pass, which its order is a function of; None for the rows' own order.
+        batch_size : int
+        first : int, default 0
+            The first step that is wanted of the first pass.
+
+        Notes
+        -----
+        What a piece holds may be overwritten once the next but one is asked for.
+        """
+        # One for what is read, and two for what is made of it, in turns.
+        buffers = _Buffer(), [_Buffer(), _Buffer()]
+        for number in passes:
+            yield from self._pass(prepare, dtype, seed, number, batch_size, first, buffers)
+            first = 0
+
+    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers):
+        read, made = buffers
+        windows, begin = self._windows(seed, number, batch_size), 0
+        if self._source.sizes is not None:
+            windows = list(windows)
+            begin = _row_of_piece([window.rows for window in windows], first, batch_size)
+        offset, kept = 0, None
+        for index, (window, last) in enumerate(_with_last(windows)):
+            start, offset = offset, offset + window.rows
+            if offset <= begin:
+                continue
+            order = np.arange(window.rows)
+            if number is not None:
+                key = (seed + index * _WINDOW_SEED) % 2**64
+                backends.current().permutation(key, number, order)
+            order = order[max(begin - start, 0) :]
+            names = [f"{name} in {window.name}" for name in _NAMES]
+            parts = self._source.read(window.blocks, read)
+            before = kept or (None, None, None)
+            rows = [
+                _inputs_behind(names[0], before[0], parts[0], order, dtype, made[0]),
+                _targets_behind(names[1], before[1], parts[1], order, kept is None),
+                _targets_behind(names[2], before[2], parts[2], order, kept is None),
+            ]
+            made.reverse()
+            count = rows[0].shape[0]
+            whole = count if last else count - count % batch_size
+            kept = [part if part is None else part[whole:] for part in rows]
+            step, begin = begin // batch_size, begin + whole
+            steps = -(-whole // batch_size)
+            if steps and step + steps > first:
+                rows = [part if part is None else part[:whole] for part in rows]
+                yield Piece(prepare(*rows, names), step, steps, last)
+
+    def _limit(self, features):
+        return self._buffer_rows or max(1, _BUFFER_BYTES // (4 * features))
+
+    def _windows(self, seed, number, batch_size):
+        """The blocks of a pass, in its order, as they are shuffled together."""
+        source = self._source
+        if source.sizes is None:
+            blocks = iter(source)
+        else:
+            blocks = np.arange(len(source.sizes))
+            if number is not None:
+                backends.current().permutation((seed + _BLOCK_SEED) % 2**64, number, blocks)
+            blocks = blocks.tolist()
+        # With fewer than a batch there would be windows without a step of their own.
+        rows, taken = 0, []
+        for block in blocks:
+            taken.append(block)
+            rows += source.rows_of(block)
+            if rows >= max(self._limit(source.features), batch_size):
+                yield _window(source, taken, rows)
+                rows, taken = 0, []
+        if taken:
+            yield _window(source, taken, rows)
+
+
+class Piece(NamedTuple):
+    """Rows of a pass that are trained on one after the other, as whole batches.
+
+    `start` is the first of their `steps` steps, counted in the pass, which ends with the `last`.
+    """
+
+    data: _engine.Data
+    start: int
+    steps: int
+    last: bool
+
+
+class Ahead:
+    """Takes what a generator gives, which meanwhile works on the next in a thread of its own."""
+
+    def __init__(self, generator):
+        self._generator = generator
+        self._thread = ThreadPoolExecutor(1, "fastdl-blocks")
+        self._ask()
+
+    def _ask(self):
+        # It sees the backend of the caller's context.
+        context = contextvars.copy_context()
+        self._next = self._thread.submit(context.run, next, self._generator)
+
+    def take(self):
+        """The next one; what the one before held is then free to be overwritten."""
+        piece = self._next.result()
+        self._ask()
+        return piece
+
+    def close(self):
+        """Wait for the thread to end."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+# ------------------------------------------------------------------------------- parts of a pass
+
+
+class _Window(NamedTuple):
+    """Blocks that are shuffled together."""
+
+    blocks: list
+    rows: int
+    name: str
+
+
+def _window(source, blocks, rows):
+    if source.sizes is None:
+        numbers = [block.number for block in blocks]
+    else:
+        # Ascending, as they lie on the disk and as the rows lie in memory.
+        numbers = blocks = sorted(blocks)
+    more = "..." if len(numbers) > 4 else ""
+    name = f"block{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:4]))}{more}"
+    return _Window(blocks, rows, name)
+
+
+def _with_last(items):
+    """Each item and whether it is the last."""
+    items = iter(items)
+    for item in items:
+        for following in items:
+            yield item, False
+            item = following
+        yield item, True
+
+
+def _row_of_piece(rows, step, batch_size):
+    """The first row of the piece that holds a step, where windows have so many rows."""
+    begin = 0
+    for end in np.cumsum(rows)[:-1].tolist():
+        end -= end % batch_size
+        if end > step * batch_size:
+            break
+        begin = end
+    return begin
+
+
+class _Buffer:
+    """Memory that is kept from one piece to the next."""
+
+    def __init__(self):
+        self._array = None
+
+    def rows(self, shape, dtype):
+        """An array, with what was in it before."""
+        if (
+            self._array is None
+            or len(self._array) < shape[0]
+            or (self._array.shape[1:], self._array.dtype) != (shape[1:], dtype)
+        ):
+            self._array = _engine.aligned_zeros(shape[0] * shape[1], dtype).reshape(shape)
+        return self._array[: shape[0]]
+
+
+def _inputs_behind(name, kept, inputs, order, dtype, buffer):
+    """The rows that were kept, then those of `inputs` that `order` names, of `dtype`."""
+    if is_sparse(inputs):
+        inputs = inputs.tocsr()[order]
+        if kept is not None and len(order):
+            scipy_sparse = optional_import("scipy.sparse", extra="data")
+            inputs = scipy_sparse.vstack([kept, inputs], format="csr")
+        return inputs
+    count = 0 if kept is None else kept.shape[0]
+    rows = buffer.rows((count + len(order), inputs.shape[1]), dtype)
+    if kept is not None:
+        if is_sparse(kept):
+            raise TypeError(f"{name}: dense rows after sparse ones")
+        rows[:count] = kept
+    for start in range(0, len(order), _GATHERED_ROWS):
+        chosen = order[start : start + _GATHERED_ROWS]
+        rows[count + start : count + start + len(chosen)] = inputs[chosen]
+    return rows
+
+
+def _targets_behind(name, kept, targets, order, at_first):
+    if not at_first and (kept is None) != (targets is None):
+        raise ValueError(f"{name}: some blocks have it, and others don't")
+    if targets is None:
+        return None
+    targets = targets[order]
+    if kept is None:
+        return targets
+    if kept.shape[1:] != targets.shape[1:]:
+        raise ValueError(f"{name}: shape {targets.shape} is not like {kept.shape} before it")
+    return np.concatenate([kept, targets])
+
+
+# ----------------------------------------------------------------------------- where rows come from
+#
+# A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
+# more than one pass in it; `rows_of` a block; and `read`, which gives X, y and sample_weight of
+# some blocks, X in a buffer.
+
+
+def _source(X, y, sample_weight, block_rows):
+    if _are_paths(X):
+        files = _files("X", X)
+        if all(file.endswith(".parquet") for file in files):
+            return _Parquet(files, y, sample_weight, block_rows)
+        if y is None and isinstance(X, (str, os.PathLike)) and os.path.isdir(X):
+            named = {
+                name: [f for f in files if os.path.basename(f).startswith(name)] for name in _NAMES
+            }
+            if not named["X"] or not named["y"]:
+                raise FileNotFoundError(f"X: {X} holds no .npy files named X... and y...")
+            files, y, sample_weight = named["X"], named["y"], named["sample_weight"] or None
+        elif y is None:
+            raise TypeError("y: rows in .npy files need targets")
+        return _Arrays(files, y, sample_weight, block_rows)
+    if y is not None:
+        return _Arrays(X, y, sample_weight, block_rows)
+    if hasattr(X, "shape"):
+        raise TypeError("y: an array of rows needs targets")
+    if sample_weight is not None:
+        raise TypeError("sample_weight: the blocks of an iterable bring their own, as third part")
+    if block_rows is not None:
+        raise TypeError("block_rows: the blocks of an iterable are what it gives")
+    return _Iterable(X)
+
+
+def _are_paths(value):
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(each, (str, os.PathLike)) for each in value)
+    return isinstance(value, (str, os.PathLike))
+
+
+def _files(name, paths):
+    """The files that paths, patterns and folders stand for."""
+    found = []
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        path = os.fspath(path)
+        if os.path.isdir(path):
+            files = sorted(glob.glob(os.path.join(glob.escape(path), "*.parquet")))
+            files = files or sorted(glob.glob(os.path.join(glob.escape(path), "*.npy")))
+        elif os.path.exists(path):
+            files = [path]
+        else:
+            files = sorted(glob.glob(path))
+        if not files:
+            raise FileNotFoundError(f"{name}: no .npy or .parquet file at {path}")
+        found += files
+    kinds = {os.path.splitext(file)[1] for file in found}
+    if kinds not in ({".npy"}, {".parquet"}):
+        raise ValueError(f"{name}: files {', '.join(sorted(kinds))} are not .npy or .parquet alone")
+    return found
+
+
+class _Arrays:
+    """Arrays and `.npy` files."""
+
+    restarts = True
+
+    def __init__(self, X, y, sample_weight, block_rows):
+        self._columns = [
+            None if value is None else _Column(name, value)
+            for name, value in zip(_NAMES, (X, y, sample_weight), strict=True)
+        ]
+        X = self._columns[0]
+        for name, column in zip(_NAMES[1:], self._columns[1:], strict=True):
+            if column is not None and column.rows != X.rows:
+                raise ValueError(f"{name}: {column.rows} rows are not the {X.rows} of X")
+        if not X.rows or not X.width:
+            raise ValueError("X: there are no rows")
+        self.features = X.width
+        block_rows = block_rows or max(1, _BLOCK_BYTES // (4 * self.features))
+        # No block lies in two files.
+        self._blocks = [
+            (start, min(start + block_rows, stop))
+            for begin, stop in zip(X.offsets[:-1], X.offsets[1:], strict=True)
+            for start in range(begin, stop, block_rows)
+        ]
+        self.sizes = [stop - start for start, stop in self._blocks]
+
+    def rows_of(self, block):
+        return self.sizes[block]
+
+    def read(self, blocks, buffer):
+        X, *others = self._columns
+        spans = [self._blocks[block] for block in blocks]
+        rows = buffer.rows((sum(self.sizes[block] for block in blocks), X.width), X.dtype)
+        offset = 0
+        for start, stop in spans:
+            X.read(start, stop, rows[offset : offset + stop - start])
+            offset += stop - start
+        targets = [
+            column and np.concatenate([column.part(start, stop) for start, stop in spans])
+            for column in others
+        ]
+        return rows, *targets
+
+
+class _Column:
+    """One array, or several files as one: of `rows` rows, each `width` numbers."""
+
+    def __init__(self, name, value):
+        files = [np.load(file, "r") for file in _files(name, value)] if _are_paths(value) else None
+        parts = files or [value if hasattr(value, "shape") else np.asarray(value)]
+        if is_sparse(value):
+            raise TypeError(f"{name}: a sparse matrix is in memory: fit takes it as it is")
+        checks.real(name, np.empty(0, parts[0].dtype))
+        self.dtype, self._shape = parts[0].dtype, parts[0].shape[1:]
+        for part in parts:
+            if not part.ndim or (part.dtype, part.shape[1:]) != (self.dtype, self._shape):
+                raise ValueError(
+                    f"{name}: {part.dtype} {part.shape} is not rows {self.dtype} {self._shape}"
+                )
+        if name == "X" and not self._shape:
+            raise ValueError(f"{name}: shape {parts[0].shape} is not rows of features")
+        self.width = int(np.prod(self._shape))
+        self._parts = [_FileRows.of(part) or part for part in parts]
+        self.offsets = np.cumsum([0, *map(len, parts)]).tolist()
+        self.rows = self.offsets[-1]
+
+    def read(self, start, stop, out):
+        """Write some rows to `out` (stop - start, width)."""
+        for part, offset in zip(self._parts, self.offsets, strict=False):
+            low, high = max(start - offset, 0), min(stop - offset, len(part))
+            if low < high:
+                rows = out[low + offset - start : high + offset - start]
+                if isinstance(part, _FileRows):
+                    part.read(low, rows)
+                else:
+                    rows.reshape(-1, *self._shape)[...] = part[low:high]
+
+    def part(self, start, stop):
+        """Some rows, in an array of its own."""
+        out = np.empty((stop - start, self.width), self.dtype)
+        self.read(start, stop, out)
+        return out.reshape(-1, *self._shape)
+
+
+class _FileRows(NamedTuple):
+    """Rows that lie one after the other in a file.
+
+    They are read, since pages of a file that is mapped would count as the process's memory.
+    """
+
+    path: str
+    offset: int
+    rows: int
+
+    @classmethod
+    def of(cls, array):
+        """Those of a numpy.memmap; None for arrays that can't be read in this way."""
+        if (
+            not isinstance(array, np.memmap)
+            or array.filename is None
+            or array.mode == "c"  # changes are in memory alone
+            or not array.flags.c_contiguous
+        ):
+            return None
+        memory = array.base
+        while isinstance(memory, np.ndarray):
+            memory = memory.base
+        if not isinstance(memory, mmap.mmap):
+            return None
+        # Of a part of an array `offset` is that of the whole.
+        mapped = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+        begin = array.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
+        return cls(os.fspath(array.filename), mapped + begin, len(array))
+
+    def __len__(self):
+        return self.rows
+
+    def read(self, start, out):
+        """Read rows from `start` on into a contiguous array."""
+        memory = memoryview(out.reshape(-1).view(np.uint8))
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset + start * (len(memory) // len(out)))
+            while len(memory):
+                count = file.readinto(memory)
+                if not count:
+                    raise ValueError(f"X: {self.path} has become shorter")
+                memory = memory[count:]
+
+
+class _Parquet:
+    """Parquet files, whose row groups are the blocks."""
+
+    restarts = True
+
+    def __init__(self, files, y, sample_weight, block_rows):
+        if block_rows is not None:
+            raise TypeError("block_rows: the blocks of Parquet files are their row groups")
+        if y is None:
+            raise TypeError("y: name the column of the Parquet files that holds the targets")
+        self._parquet = optional_import("pyarrow.parquet", extra="parquet")
+        targets = [y] if isinstance(y, str) else list(y)
+        weights = [] if sample_weight is None else [sample_weight]
+        self._single = isinstance(y, str)
+        self._groups = []
+        names = None
+        for file in files:
+            with self._parquet.ParquetFile(file) as opened:
+                found = opened.schema_arrow.names
+                metadata = opened.metadata
+                self._groups += [
+                    (file, group, metadata.row_group(group).num_rows)
+                    for group in range(metadata.num_row_groups)
+                ]
+            if names is None:
+                names = found
+            if set(found) != set(names):
+                raise ValueError(f"X: the columns of {file} are not those of {files[0]}")
+        for name, columns in (("y", targets), ("sample_weight", weights)):
+            for column in columns:
+                if column not in names:
+                    raise ValueError(f"{name}: {column!r} is not one of the columns {names}")
+        self._features = [name for name in names if name not in {*targets, *weights}]
+        self._targets, self._weights = targets, weights
+        self._groups = [group for group in self._groups if group[2]]
+        self.sizes = [rows for _, _, rows in self._groups]
+        if not self.sizes or not self._features:
+            raise ValueError("X: there are no rows of features")
+        self.features = self._read(0)[0].shape[1]
+
+    def rows_of(self, block):
+        return self.sizes[block]
+
+    def read(self, blocks, buffer):
+        X, y, sample_weight = zip(*map(self._read, blocks), strict=True)
+        weights = np.concatenate(sample_weight) if self._weights else None
+        return np.concatenate(X), np.concatenate(y), weights
+
+    def _read(self, block):
+        file, group, _ = self._groups[block]
+        with self._parquet.ParquetFile(file) as opened:
+            table = opened.read_row_group(group)
+        y = _numbers("y", table, self._targets)
+        weights = _numbers("sample_weight", table, self._weights)[:, 0] if self._weights else None
+        return _numbers("X", table, self._features), y[:, 0] if self._single else y, weights
+
+
+def _numbers(name, table, columns):
+    """Columns of a table as an array (rows, numbers)."""
+    arrays = []
+    for column in columns:
+        chunks = table.column(column).combine_chunks()
+        if hasattr(chunks, "flatten") and hasattr(chunks.type, "value_type"):
+            values = chunks.flatten().to_numpy(zero_copy_only=False)
+            if not len(chunks) or len(values) % len(chunks):
+                raise ValueError(f"{name}: the lists of column {column!r} differ in length")
+            values = values.reshape(len(chunks), -1)
+        else:
+            values = chunks.to_numpy(zero_copy_only=False)[:, np.newaxis]
+        arrays.append(checks.real(f"{name}: column {column!r}", values))
+    return np.concatenate(arrays, axis=1) if len(arrays) > 1 else arrays[0]
+
+
+class _Iterable:
+    """Blocks as an iterable gives them."""
+
+    sizes = None
+
+    def __init__(self, blocks):
+        if not callable(blocks) and not hasattr(blocks, "__iter__"):
+            raise TypeError(f"X: {blocks!r} gives no blocks, and there is no y")
+        self._blocks = blocks
+        self.restarts = callable(blocks) or iter(blocks) is not blocks
+        self.features = None
+
+    def __iter__(self):
+        found = False
+        for number, block in enumerate(self._blocks() if callable(self._blocks) else self._blocks):
+            if not isinstance(block, (tuple, list)) or len(block) not in (2, 3):
+                raise TypeError(f"X: block {number} is not a tuple (X, y) or (X, y, sample_weight)")
+            X, y, sample_weight = (*block, None)[:3]
+            if not is_sparse(X):
+                X = checks.real(f"X in block {number}", X)
+                if X.ndim < 2:
+                    raise ValueError(
+                        f"X in block {number}: shape {X.shape} is not rows of features"
+                    )
+                X = X.reshape(len(X), -1)
+            others = [None if part is None else np.asarray(part) for part in (y, sample_weight)]
+            for name, part in zip(_NAMES[1:], others, strict=True):
+                if part is not None and part.shape[:1] != X.shape[:1]:
+                    raise ValueError(
+                        f"{name} in block {number}: shape {part.shape} does not match X {X.shape}"
+                    )
+            if self.features not in (None, X.shape[1]):
+                raise ValueError(
+                    f"X in block {number}: {X.shape[1]} features are not the {self.features} of "
+                    "those before"
+                )
+            if X.shape[0]:
+                self.features, found = X.shape[1], True
+                yield _Block(number, X, *others)
+        if not found:
+            raise ValueError("X: there are no blocks with rows")
+
+    def rows_of(self, block):
+        return block.X.shape[0]
+
+    def read(self, blocks, buffer):
+        X, *others = zip(*(block[1:] for block in blocks), strict=True)
+        if any(map(is_sparse, X)):
+            scipy_sparse = optional_import("scipy.sparse", extra="data")
+            X = scipy_sparse.vstack(X, format="csr")
+        else:
+            X = _concatenated(X)
+        targets = []
+        for name, parts in zip(_NAMES[1:], others, strict=True):
+            missing = [part is None for part in parts]
+            if any(missing) and not all(missing):
+                raise ValueError(f"{name}: some blocks have it, and others don't")
+            targets.append(None if all(missing) else _concatenated(parts))
+        return X, *targets
+
+
+def _concatenated(arrays):
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+class _Block(NamedTuple):
+    number: int
+    X: np.ndarray
+    y: np.ndarray
+    sample_weight: np.ndarray | None
