@@ -18,12 +18,10 @@ from ._sparse import is_sparse
 _BLOCK_BYTES = 1 << 21
 _BUFFER_BYTES = 1 << 24
 
-# Rows that are put in their places at once, so that what converts them stays in the cache.
-_GATHERED_ROWS = 256
-
-# Odd numbers whose multiples keep seeds apart: of the shuffles of rows, and of that of the blocks.
-_WINDOW_SEED = 0x9E3779B97F4A7C15
-_BLOCK_SEED = 0xD1B54A32D192ED03
+# Odd numbers, of 32 and of 64 bits, that keep shuffles apart: those of the windows of a pass, and
+# that of the blocks.
+_WINDOW_KEY = 0x9E3779B1
+_BLOCK_SEED = 0x9E3779B97F4A7C15
 
 _NAMES = "X", "y", "sample_weight"
 
@@ -74,9 +72,10 @@ class Blocks:
     -----
     An epoch takes the blocks in an order of its own, as many at a time as fill the buffer, and the
     rows of all these in an order of their own; both are functions of the network's seed and the
-    number of the epoch. Blocks of an iterable come in its order. Rows that don't fill a batch wait
-    for the next blocks: wherever blocks end, all batches but an epoch's last are full. Where all
-    rows fit the buffer, training is that on the same rows in memory, bit for bit.
+    number of the epoch. Blocks of an iterable come in its order. The last rows of a buffer that
+    don't fill a batch go into the next one: wherever blocks end, all batches but an epoch's last
+    are full. Where all rows fit the buffer, training is that on the same rows in memory, bit for
+    bit.
 
     Examples
     --------
@@ -130,9 +129,10 @@ class Blocks:
         """Whether all rows fit the buffer."""
         return self.rows is not None and self.rows <= self._limit(self._source.features)
 
-    def load(self):
-        """X, y and sample_weight of all rows, in their own order; None where there are none."""
-        return self._source.read(range(len(self._source.sizes)), _Buffer())
+    def load(self, dtype):
+        """X, y and sample_weight of all rows, X of this dtype; None where there are none."""
+        blocks = range(len(self._source.sizes))
+        return _rows(self._source, blocks, self.rows, _NAMES, None, dtype, _Buffer())
 
     def pieces(self, prepare, dtype, seed, passes, batch_size, first=0):
         """Parts of the passes through all rows as they are trained on: gives Pieces.
@@ -154,14 +154,12 @@ class Blocks:
         -----
         What a piece holds may be overwritten once the next but one is asked for.
         """
-        # One for what is read, and two for what is made of it, in turns.
-        buffers = _Buffer(), [_Buffer(), _Buffer()]
+        buffers = [_Buffer(), _Buffer()]
         for number in passes:
             yield from self._pass(prepare, dtype, seed, number, batch_size, first, buffers)
             first = 0
 
     def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers):
-        read, made = buffers
         windows, begin = self._windows(seed, number, batch_size), 0
         if self._source.sizes is not None:
             windows = list(windows)
@@ -171,28 +169,19 @@ class Blocks:
             start, offset = offset, offset + window.rows
             if offset <= begin:
                 continue
-            order = np.arange(window.rows)
-            if number is not None:
-                key = (seed + index * _WINDOW_SEED) % 2**64
-                backends.current().permutation(key, number, order)
-            order = order[max(begin - start, 0) :]
             names = [f"{name} in {window.name}" for name in _NAMES]
-            parts = self._source.read(window.blocks, read)
-            before = kept or (None, None, None)
-            rows = [
-                _inputs_behind(names[0], before[0], parts[0], order, dtype, made[0]),
-                _targets_behind(names[1], before[1], parts[1], order, kept is None),
-                _targets_behind(names[2], before[2], parts[2], order, kept is None),
-            ]
-            made.reverse()
-            count = rows[0].shape[0]
+            parts = _rows(self._source, window.blocks, window.rows, names, kept, dtype, buffers[0])
+            buffers.reverse()
+            parts = _part(parts, max(begin - start, 0), None)
+            count = parts[0].shape[0]
             whole = count if last else count - count % batch_size
-            kept = [part if part is None else part[whole:] for part in rows]
+            kept = _part(parts, whole, None)
             step, begin = begin // batch_size, begin + whole
             steps = -(-whole // batch_size)
             if steps and step + steps > first:
-                rows = [part if part is None else part[:whole] for part in rows]
-                yield Piece(prepare(*rows, names), step, steps, last)
+                data = prepare(*_part(parts, 0, whole), names)
+                key = None if number is None else (number + index * _WINDOW_KEY) % 2**32
+                yield Piece(data, step, steps, last, key)
 
     def _limit(self, features):
         return self._buffer_rows or max(1, _BUFFER_BYTES // (4 * features))
@@ -220,15 +209,17 @@ class Blocks:
 
 
 class Piece(NamedTuple):
-    """Rows of a pass that are trained on one after the other, as whole batches.
+    """Rows of a pass that are shuffled together and trained on one after the other.
 
     `start` is the first of their `steps` steps, counted in the pass, which ends with the `last`.
+    With the network's seed, `key` is what their order is a function of.
     """
 
     data: _engine.Data
     start: int
     steps: int
     last: bool
+    key: int | None
 
 
 class Ahead:
@@ -315,44 +306,49 @@ class _Buffer:
         return self._array[: shape[0]]
 
 
-def _inputs_behind(name, kept, inputs, order, dtype, buffer):
-    """The rows that were kept, then those of `inputs` that `order` names, of `dtype`."""
-    if is_sparse(inputs):
-        inputs = inputs.tocsr()[order]
-        if kept is not None and len(order):
-            scipy_sparse = optional_import("scipy.sparse", extra="data")
-            inputs = scipy_sparse.vstack([kept, inputs], format="csr")
-        return inputs
-    count = 0 if kept is None else kept.shape[0]
-    rows = buffer.rows((count + len(order), inputs.shape[1]), dtype)
-    if kept is not None:
-        if is_sparse(kept):
-            raise TypeError(f"{name}: dense rows after sparse ones")
-        rows[:count] = kept
-    for start in range(0, len(order), _GATHERED_ROWS):
-        chosen = order[start : start + _GATHERED_ROWS]
-        rows[count + start : count + start + len(chosen)] = inputs[chosen]
-    return rows
+def _part(parts, start, stop):
+    return [part if part is None else part[start:stop] for part in parts]
 
 
-def _targets_behind(name, kept, targets, order, at_first):
-    if not at_first and (kept is None) != (targets is None):
-        raise ValueError(f"{name}: some blocks have it, and others don't")
-    if targets is None:
+def _rows(source, blocks, count, names, kept, dtype, buffer):
+    """X, y and sample_weight: rows that were kept, then the `count` rows of the blocks."""
+    if source.sizes is None and any(is_sparse(block.X) for block in blocks):
+        scipy_sparse = optional_import("scipy.sparse", extra="data")
+        parts = [kept[0]] if kept else []
+        X = scipy_sparse.vstack([*parts, *(block.X for block in blocks)], format="csr")
+        targets = [block[2:] for block in blocks]
+    else:
+        offset = kept[0].shape[0] if kept else 0
+        X = buffer.rows((offset + count, source.features), dtype)
+        if kept:
+            X[:offset] = kept[0].toarray() if is_sparse(kept[0]) else kept[0]
+        targets = []
+        for block in blocks:
+            rows = X[offset : offset + source.rows_of(block)]
+            targets.append(source.read(block, rows))
+            offset += len(rows)
+    others = zip(*([kept[1:]] if kept else []), *targets, strict=True)
+    return X, *(_concatenated(*named) for named in zip(names[1:], others, strict=True))
+
+
+def _concatenated(name, arrays):
+    """Arrays as one, or None if they all are."""
+    missing = [array is None for array in arrays]
+    if all(missing):
         return None
-    targets = targets[order]
-    if kept is None:
-        return targets
-    if kept.shape[1:] != targets.shape[1:]:
-        raise ValueError(f"{name}: shape {targets.shape} is not like {kept.shape} before it")
-    return np.concatenate([kept, targets])
+    if any(missing):
+        raise ValueError(f"{name}: some blocks have it, and others don't")
+    for array in arrays:
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(f"{name}: shape {array.shape} is not like {arrays[0].shape}")
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
 
 
 # ----------------------------------------------------------------------------- where rows come from
 #
 # A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
-# more than one pass in it; `rows_of` a block; and `read`, which gives X, y and sample_weight of
-# some blocks, X in a buffer.
+# more than one pass in it; `rows_of` a block; and `read`, which writes the X of a block to an array
+# and returns its y and sample_weight.
 
 
 def _source(X, y, sample_weight, block_rows):
@@ -437,19 +433,11 @@ class _Arrays:
     def rows_of(self, block):
         return self.sizes[block]
 
-    def read(self, blocks, buffer):
+    def read(self, block, out):
+        start, stop = self._blocks[block]
         X, *others = self._columns
-        spans = [self._blocks[block] for block in blocks]
-        rows = buffer.rows((sum(self.sizes[block] for block in blocks), X.width), X.dtype)
-        offset = 0
-        for start, stop in spans:
-            X.read(start, stop, rows[offset : offset + stop - start])
-            offset += stop - start
-        targets = [
-            column and np.concatenate([column.part(start, stop) for start, stop in spans])
-            for column in others
-        ]
-        return rows, *targets
+        X.read(start, stop, out)
+        return [column and column.part(start, stop) for column in others]
 
 
 class _Column:
@@ -473,17 +461,22 @@ class _Column:
         self._parts = [_FileRows.of(part) or part for part in parts]
         self.offsets = np.cumsum([0, *map(len, parts)]).tolist()
         self.rows = self.offsets[-1]
+        self._buffer = _Buffer()
 
     def read(self, start, stop, out):
-        """Write some rows to `out` (stop - start, width)."""
+        """Write some rows to `out` (stop - start, width), which may be of another dtype."""
         for part, offset in zip(self._parts, self.offsets, strict=False):
             low, high = max(start - offset, 0), min(stop - offset, len(part))
             if low < high:
                 rows = out[low + offset - start : high + offset - start]
-                if isinstance(part, _FileRows):
+                if not isinstance(part, _FileRows):
+                    rows.reshape(-1, *self._shape)[...] = part[low:high]
+                elif rows.dtype == self.dtype:
                     part.read(low, rows)
                 else:
-                    rows.reshape(-1, *self._shape)[...] = part[low:high]
+                    read = self._buffer.rows(rows.shape, self.dtype)
+                    part.read(low, read)
+                    rows[...] = read
 
     def part(self, start, stop):
         """Some rows, in an array of its own."""
@@ -575,23 +568,22 @@ class _Parquet:
         self.sizes = [rows for _, _, rows in self._groups]
         if not self.sizes or not self._features:
             raise ValueError("X: there are no rows of features")
-        self.features = self._read(0)[0].shape[1]
+        self.features = _numbers("X", self._table(0), self._features).shape[1]
 
     def rows_of(self, block):
         return self.sizes[block]
 
-    def read(self, blocks, buffer):
-        X, y, sample_weight = zip(*map(self._read, blocks), strict=True)
-        weights = np.concatenate(sample_weight) if self._weights else None
-        return np.concatenate(X), np.concatenate(y), weights
-
-    def _read(self, block):
-        file, group, _ = self._groups[block]
-        with self._parquet.ParquetFile(file) as opened:
-            table = opened.read_row_group(group)
+    def read(self, block, out):
+        table = self._table(block)
+        out[...] = _numbers("X", table, self._features)
         y = _numbers("y", table, self._targets)
         weights = _numbers("sample_weight", table, self._weights)[:, 0] if self._weights else None
-        return _numbers("X", table, self._features), y[:, 0] if self._single else y, weights
+        return y[:, 0] if self._single else y, weights
+
+    def _table(self, block):
+        file, group, _ = self._groups[block]
+        with self._parquet.ParquetFile(file) as opened:
+            return opened.read_row_group(group)
 
 
 def _numbers(name, table, columns):
@@ -655,24 +647,9 @@ class _Iterable:
     def rows_of(self, block):
         return block.X.shape[0]
 
-    def read(self, blocks, buffer):
-        X, *others = zip(*(block[1:] for block in blocks), strict=True)
-        if any(map(is_sparse, X)):
-            scipy_sparse = optional_import("scipy.sparse", extra="data")
-            X = scipy_sparse.vstack(X, format="csr")
-        else:
-            X = _concatenated(X)
-        targets = []
-        for name, parts in zip(_NAMES[1:], others, strict=True):
-            missing = [part is None for part in parts]
-            if any(missing) and not all(missing):
-                raise ValueError(f"{name}: some blocks have it, and others don't")
-            targets.append(None if all(missing) else _concatenated(parts))
-        return X, *targets
-
-
-def _concatenated(arrays):
-    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+    def read(self, block, out):
+        out[...] = block.X
+        return block.y, block.sample_weight
 
 
 class _Block(NamedTuple):

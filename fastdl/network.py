@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import itertools
 import json
 import math
 import os
@@ -50,7 +49,7 @@ class Stream(NamedTuple):
     prepare: Callable
 
     def pieces(self, network, passes, batch_size, first=0):
-        """The Pieces of these passes, in the order that each number gives or, for None, as is."""
+        """What `Blocks.pieces` gives for a network."""
         dtype = network.parameters.dtype
         return self.blocks.pieces(self.prepare, dtype, network.seed, passes, batch_size, first)
 
@@ -459,13 +458,14 @@ class MLP:
             if training.resumed["stopped"]:
                 stop = epoch
         shown = time.perf_counter()
-        with self._feed(training, stop - epoch, step) as (pieces, order):
+        with self._feed(training, stop - epoch, step) as pieces:
             piece = None
             while epoch < stop:
                 if step == 0:
                     hooks.call("on_epoch_begin", epoch, {})
                 if piece is None or step == piece.start + piece.steps:
                     piece = pieces.take()
+                    order = self._order(training, piece, step)
                 if every_step:
                     hooks.call("on_train_batch_begin", step, {})
                 ahead = 1 if every_epoch else stop - epoch
@@ -474,6 +474,8 @@ class MLP:
                 totals = np.zeros((math.ceil((first + len(rates)) / steps), 3))
                 totals[0] = current
                 begun = network.epochs + (step == 0)
+                if streamed and order is not None:
+                    network.epochs = piece.key + (first > 0)
                 try:
                     # Back here often enough for Ctrl-C.
                     taken = _engine.train_steps(
@@ -489,7 +491,7 @@ class MLP:
                         _LISTENING_INTERVAL,
                     )
                 finally:
-                    if streamed:  # The engine took the piece for an epoch.
+                    if streamed:  # The engine takes each piece for an epoch.
                         network.epochs = begun
                 if listen:
                     listen(taken)
@@ -524,24 +526,29 @@ class MLP:
 
     @contextlib.contextmanager
     def _feed(self, training, epochs, step):
-        """What gives the pieces of so many epochs, from a step of the first on; and their order."""
+        """What gives the pieces of so many epochs, from a step of the first on."""
         network, data = self._network, training.data
-        passed = network.epochs - (step > 0)
-        if training.streamed:
-            passes = range(passed, passed + epochs)
-            if not training.shuffle:
-                passes = itertools.repeat(None, epochs)
-            pieces = Ahead(data.pieces(network, passes, training.batch_size, step))
-            try:
-                yield pieces, None
-            finally:
-                pieces.close()
+        if not training.streamed:
+            yield _Whole(Piece(data, 0, training.steps, True, None))
             return
-        order = np.empty(len(data.inputs), np.int64) if training.shuffle else None
-        if step and training.shuffle:
-            kernels = _custom.kernels_for(network, training.optimizer)
-            kernels.permutation(network.seed, passed, order)
-        yield _Whole(Piece(data, 0, training.steps, True)), order
+        passed = network.epochs - (step > 0)
+        passes = range(passed, passed + epochs) if training.shuffle else [None] * epochs
+        pieces = Ahead(data.pieces(network, passes, training.batch_size, step))
+        try:
+            yield pieces
+        finally:
+            pieces.close()
+
+    def _order(self, training, piece, step):
+        """An array for the order of a piece's rows; the engine fills it, or did before a resume."""
+        if not training.shuffle:
+            return None
+        order = np.empty(len(piece.data.inputs), np.int64)
+        if step > piece.start:
+            key = piece.key if training.streamed else self._network.epochs - 1
+            kernels = _custom.kernels_for(self._network, training.optimizer)
+            kernels.permutation(self._network.seed, key, order)
+        return order
 
     def _resume(self, path, training):
         """Take over what a checkpoint holds; returns the training that goes on from there."""
@@ -1066,7 +1073,7 @@ class MLP:
         if blocks is not None:
             blocks.check(self.sizes[0], epochs)
             if blocks.small():
-                X, y, sample_weight = blocks.load()
+                X, y, sample_weight = blocks.load(self.dtype)
                 blocks = None
         if blocks is None:
             return self._weighted(X, y, sample_weight, class_weight, names)

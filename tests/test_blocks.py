@@ -63,32 +63,46 @@ def test_every_row_is_taken_once_with_its_target(rows, batch_size, buffer_rows):
     np.testing.assert_array_equal(np.sort(together[:, 0]), np.arange(rows))
 
 
-def order(blocks, number=0, seed=3):
-    return [
-        int(row)
-        for piece in blocks.pieces(
-            lambda X, *_: X[:, 0].tolist(), np.dtype(np.float32), seed, [number], 32
-        )
-        for row in piece.data
-    ]
+def windows(blocks, number=0, seed=3, batch_size=1):
+    """The rows of each piece and its key."""
+    pieces = blocks.pieces(
+        lambda X, *_: X[:, 0].astype(int).tolist(), np.dtype(np.float32), seed, [number], batch_size
+    )
+    return [(piece.data, piece.key) for piece in pieces]
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
     blocks = numbered(500, block_rows=20, buffer_rows=60)
-    assert order(blocks) == order(blocks)
-    assert order(blocks) != order(blocks, number=1)
-    assert order(blocks) != order(blocks, seed=4)
-    assert order(blocks, number=None) == list(range(500))
+    assert windows(blocks) == windows(blocks)
+    assert windows(blocks) != windows(blocks, number=1)
+    assert windows(blocks) != windows(blocks, seed=4)
+    rows, keys = zip(*windows(blocks, number=None), strict=True)
+    assert [row for window in rows for row in window] == list(range(500))
+    assert set(keys) == {None}
 
 
-def test_blocks_are_mixed_and_rows_within_them():
-    rows = order(numbered(600, block_rows=20, buffer_rows=60))
-    for start in range(0, 600, 60):
-        window = rows[start : start + 60]
+def test_blocks_are_mixed_and_shuffles_differ():
+    rows, keys = zip(*windows(numbered(600, block_rows=20, buffer_rows=60)), strict=True)
+    for window in rows:
+        assert len(window) == 60
         assert len({row // 20 for row in window}) == 3
-        assert window != sorted(window)
-    first = [rows[start] // 20 for start in range(0, 600, 60)]
+    first = [window[0] // 20 for window in rows]
     assert first != sorted(first)
+    assert len(set(keys)) == 10
+
+
+def test_rows_of_a_buffer_are_trained_on_in_another_order():
+    X = np.eye(60, dtype=np.float32)
+    y = np.arange(60.0)
+    settings = {"epochs": 1, "batch_size": 20}
+    trainings = [
+        trained(*arguments, network=MLP([60, 1], loss="mse", seed=3), **settings, shuffle=shuffle)
+        for arguments in ((X, y), (Blocks(X, y, block_rows=20, buffer_rows=20),))
+        for shuffle in (True, False)
+    ]
+    assert_same(trainings[1], trainings[3])
+    assert (trainings[0].weights[0] != trainings[1].weights[0]).any()
+    assert (trainings[2].weights[0] != trainings[3].weights[0]).any()
 
 
 @pytest.mark.parametrize("first", [0, 1, 3, 4, 9, 15])
