@@ -24,7 +24,7 @@ SANITIZED_TESTS := $(patsubst %,$(CURDIR)/tests/test_%.py,\
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp compare \
-  cost roofline to-accuracy bench docs dist clean
+  cost roofline to-accuracy streaming bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -82,6 +82,9 @@ roofline: $(VENV)/installed-bench  ## measure the machine's limits, write bench/
 
 to-accuracy: $(VENV)/installed-bench  ## time the MNIST network from new to 97.5 % on validation
 	$(BIN)/python bench/to_accuracy.py
+
+streaming: $(VENV)/installed-test  ## train from 4 GB on the disk: rate, memory, killed and resumed
+	$(BIN)/python bench/streaming.py
 
 bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
 	mkdir -p .benchmarks

@@ -584,6 +584,12 @@ def _dense(inputs):
     return inputs.toarray() if isinstance(inputs, SparseRows) else inputs
 
 
+def training_threads(network, batch_size):
+    """How many threads train a network."""
+    kernels = kernels_for(network)
+    return _threads(network, batch_size) if _compiled(kernels, network) else 1
+
+
 def _threads(network, rows, products=_THREADED_TRAINING):
     """How many threads so many rows at once are worth, of those the process may use."""
     worth = rows * len(network.parameters) // products

@@ -18,6 +18,9 @@ from ._sparse import is_sparse
 _BLOCK_BYTES = 1 << 21
 _BUFFER_BYTES = 1 << 24
 
+# Bytes that the system is asked to read at once; Linux cuts longer requests short.
+_PREFETCHED_BYTES = 1 << 17
+
 # Odd numbers, of 32 and of 64 bits, that keep shuffles apart: those of the windows of a pass, and
 # that of the blocks.
 _WINDOW_KEY = 0x9E3779B1
@@ -112,6 +115,11 @@ class Blocks:
         limit = self._limit(self._source.features)
         return {"rows": self.rows, "block_rows": max(sizes), "buffer_rows": limit}
 
+    @property
+    def prefetches(self):
+        """Whether the system reads them ahead, so that no thread is needed for that."""
+        return self._source.prefetches
+
     def check(self, features, epochs=1):
         """Raise a ValueError where rows have other features, or there are fewer passes in them."""
         if self._source.features not in (None, features):
@@ -165,11 +173,14 @@ class Blocks:
             windows = list(windows)
             begin = _row_of_piece([window.rows for window in windows], first, batch_size)
         offset, kept = 0, None
-        for index, (window, last) in enumerate(_with_last(windows)):
+        for index, (window, following) in enumerate(_with_next(windows)):
+            last = following is None
             start, offset = offset, offset + window.rows
             if offset <= begin:
                 continue
             names = [f"{name} in {window.name}" for name in _NAMES]
+            if not last:
+                self._source.prefetch(following.blocks)
             parts = _rows(self._source, window.blocks, window.rows, names, kept, dtype, buffers[0])
             buffers.reverse()
             parts = _part(parts, max(begin - start, 0), None)
@@ -222,6 +233,21 @@ class Piece(NamedTuple):
     key: int | None
 
 
+class InTurn:
+    """Takes what a generator gives, which works on it then."""
+
+    def __init__(self, generator):
+        self._generator = generator
+
+    def take(self):
+        """The next one; what the one before held is then free to be overwritten."""
+        return next(self._generator)
+
+    def close(self):
+        """Let go of it."""
+        self._generator.close()
+
+
 class Ahead:
     """Takes what a generator gives, which meanwhile works on the next in a thread of its own."""
 
@@ -268,14 +294,14 @@ def _window(source, blocks, rows):
     return _Window(blocks, rows, name)
 
 
-def _with_last(items):
-    """Each item and whether it is the last."""
+def _with_next(items):
+    """Each item and the one after it, None after the last."""
     items = iter(items)
     for item in items:
         for following in items:
-            yield item, False
+            yield item, following
             item = following
-        yield item, True
+        yield item, None
 
 
 def _row_of_piece(rows, step, batch_size):
@@ -347,8 +373,9 @@ def _concatenated(name, arrays):
 # ----------------------------------------------------------------------------- where rows come from
 #
 # A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
-# more than one pass in it; `rows_of` a block; and `read`, which writes the X of a block to an array
-# and returns its y and sample_weight.
+# more than one pass in it; `rows_of` a block; `read`, which writes the X of a block to an array and
+# returns its y and sample_weight; and `prefetch`, which has the system read blocks meanwhile where
+# `prefetches` says so.
 
 
 def _source(X, y, sample_weight, block_rows):
@@ -429,6 +456,11 @@ class _Arrays:
             for start in range(begin, stop, block_rows)
         ]
         self.sizes = [stop - start for start, stop in self._blocks]
+        self.prefetches = X.prefetches
+
+    def prefetch(self, blocks):
+        for block in blocks:
+            self._columns[0].prefetch(*self._blocks[block])
 
     def rows_of(self, block):
         return self.sizes[block]
@@ -462,21 +494,33 @@ class _Column:
         self.offsets = np.cumsum([0, *map(len, parts)]).tolist()
         self.rows = self.offsets[-1]
         self._buffer = _Buffer()
+        self.prefetches = all(isinstance(part, _FileRows) for part in self._parts)
 
-    def read(self, start, stop, out):
-        """Write some rows to `out` (stop - start, width), which may be of another dtype."""
+    def _spans(self, start, stop):
+        """The parts that some rows lie in, and there, from where to where."""
         for part, offset in zip(self._parts, self.offsets, strict=False):
             low, high = max(start - offset, 0), min(stop - offset, len(part))
             if low < high:
-                rows = out[low + offset - start : high + offset - start]
-                if not isinstance(part, _FileRows):
-                    rows.reshape(-1, *self._shape)[...] = part[low:high]
-                elif rows.dtype == self.dtype:
-                    part.read(low, rows)
-                else:
-                    read = self._buffer.rows(rows.shape, self.dtype)
-                    part.read(low, read)
-                    rows[...] = read
+                yield part, low, high, low + offset - start
+
+    def read(self, start, stop, out):
+        """Write some rows to `out` (stop - start, width), which may be of another dtype."""
+        for part, low, high, place in self._spans(start, stop):
+            rows = out[place : place + high - low]
+            if not isinstance(part, _FileRows):
+                rows.reshape(-1, *self._shape)[...] = part[low:high]
+            elif rows.dtype == self.dtype:
+                part.read(low, rows)
+            else:
+                read = self._buffer.rows(rows.shape, self.dtype)
+                part.read(low, read)
+                rows[...] = read
+
+    def prefetch(self, start, stop):
+        """Have some rows read into the system's memory."""
+        if self.prefetches:
+            for part, low, high, _ in self._spans(start, stop):
+                part.prefetch(low, high)
 
     def part(self, start, stop):
         """Some rows, in an array of its own."""
@@ -494,6 +538,7 @@ class _FileRows(NamedTuple):
     path: str
     offset: int
     rows: int
+    size: int  # of a row, in bytes
 
     @classmethod
     def of(cls, array):
@@ -513,7 +558,8 @@ class _FileRows(NamedTuple):
         # Of a part of an array `offset` is that of the whole.
         mapped = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
         begin = array.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
-        return cls(os.fspath(array.filename), mapped + begin, len(array))
+        size = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        return cls(os.fspath(array.filename), mapped + begin, len(array), size)
 
     def __len__(self):
         return self.rows
@@ -522,18 +568,32 @@ class _FileRows(NamedTuple):
         """Read rows from `start` on into a contiguous array."""
         memory = memoryview(out.reshape(-1).view(np.uint8))
         with open(self.path, "rb", buffering=0) as file:
-            file.seek(self.offset + start * (len(memory) // len(out)))
+            file.seek(self.offset + start * self.size)
             while len(memory):
                 count = file.readinto(memory)
                 if not count:
                     raise ValueError(f"X: {self.path} has become shorter")
                 memory = memory[count:]
 
+    def prefetch(self, start, stop):
+        """Have the system read rows while the process does other things."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with open(self.path, "rb", buffering=0) as file:
+            end = self.offset + stop * self.size
+            for begin in range(self.offset + start * self.size, end, _PREFETCHED_BYTES):
+                length = min(_PREFETCHED_BYTES, end - begin)
+                os.posix_fadvise(file.fileno(), begin, length, os.POSIX_FADV_WILLNEED)
+
 
 class _Parquet:
     """Parquet files, whose row groups are the blocks."""
 
     restarts = True
+    prefetches = False
+
+    def prefetch(self, blocks):
+        pass
 
     def __init__(self, files, y, sample_weight, block_rows):
         if block_rows is not None:
@@ -606,6 +666,10 @@ class _Iterable:
     """Blocks as an iterable gives them."""
 
     sizes = None
+    prefetches = False
+
+    def prefetch(self, blocks):
+        pass
 
     def __init__(self, blocks):
         if not callable(blocks) and not hasattr(blocks, "__iter__"):

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _custom, _engine, _sparse, activations, checks, losses, optimizers
+from . import _custom, _engine, _sparse, activations, backends, checks, losses, optimizers
 from ._declarative import from_config, to_config
 from ._optional import optional_import
-from .blocks import Ahead, Blocks, Piece
+from .blocks import Ahead, Blocks, InTurn, Piece
 from .callbacks import Callback, CallbackList, Checkpoint, History, ProgressBar
 
 # Limits of the uniform distributions that weights are drawn from, by the fans of a layer. Glorot
@@ -48,10 +48,16 @@ class Stream(NamedTuple):
     blocks: Blocks
     prepare: Callable
 
-    def pieces(self, network, passes, batch_size, first=0):
-        """What `Blocks.pieces` gives for a network."""
+    def feed(self, network, passes, batch_size, first=0, threads=1):
+        """What gives the pieces of `Blocks.pieces` for a network in training by so many threads.
+
+        A thread that reads ahead takes a core of theirs, and all wait for the one that had it:
+        where the system can read ahead, reading in turn costs half of what it does beside them.
+        """
         dtype = network.parameters.dtype
-        return self.blocks.pieces(self.prepare, dtype, network.seed, passes, batch_size, first)
+        pieces = self.blocks.pieces(self.prepare, dtype, network.seed, passes, batch_size, first)
+        busy = threads >= backends.available_threads()
+        return InTurn(pieces) if busy and self.blocks.prefetches else Ahead(pieces)
 
 
 class Training(NamedTuple):
@@ -458,7 +464,7 @@ class MLP:
             if training.resumed["stopped"]:
                 stop = epoch
         shown = time.perf_counter()
-        with self._feed(training, stop - epoch, step) as pieces:
+        with self._feed(training, workspace, stop - epoch, step) as pieces:
             piece = None
             while epoch < stop:
                 if step == 0:
@@ -525,7 +531,7 @@ class MLP:
         return logs
 
     @contextlib.contextmanager
-    def _feed(self, training, epochs, step):
+    def _feed(self, training, workspace, epochs, step):
         """What gives the pieces of so many epochs, from a step of the first on."""
         network, data = self._network, training.data
         if not training.streamed:
@@ -533,7 +539,8 @@ class MLP:
             return
         passed = network.epochs - (step > 0)
         passes = range(passed, passed + epochs) if training.shuffle else [None] * epochs
-        pieces = Ahead(data.pieces(network, passes, training.batch_size, step))
+        threads = workspace.threads or _engine.training_threads(network, training.batch_size)
+        pieces = data.feed(network, passes, training.batch_size, step, threads)
         try:
             yield pieces
         finally:
@@ -752,7 +759,7 @@ class MLP:
         """The totals of all rows, in memory or not."""
         if not isinstance(data, Stream):
             return _engine.evaluate(self._network, data, workspace, batch_size)
-        pieces, totals, last = Ahead(data.pieces(self._network, [None], batch_size)), 0.0, False
+        pieces, totals, last = data.feed(self._network, [None], batch_size), 0.0, False
         try:
             while not last:
                 piece = pieces.take()
