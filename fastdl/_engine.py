@@ -617,6 +617,34 @@ def gradients(network, data):
     return loss, workspace.gradient_arrays
 
 
+def add_up(network, workspace, data, order, start, stop, step):
+    """The `totals` of some rows as one batch with the dropout of a step.
+
+    The workspace receives their gradients, without penalties.
+    """
+    kernels = kernels_for(network)
+    batch = workspace.batch(stop - start)
+    chosen = _take(data, order, start, stop, batch.inputs)
+    loss = _loss_and_gradients(kernels, network, workspace, chosen, step)
+    rows = stop - start
+    return np.array([loss * rows, _correct(network, batch, chosen), rows])
+
+
+def take_step(network, state, workspace, learning_rate):
+    """Add the penalties to the gradients in the workspace, and update; returns the penalties."""
+    kernels = kernels_for(network, state.optimizer)
+    penalties = _add_penalties(kernels, network, workspace)
+    update(kernels, network, state, workspace, learning_rate)
+    network.iterations += 1
+    state.iterations += 1
+    return penalties
+
+
+def shuffle(network, epoch, order):
+    """Write the order of the rows in an epoch, by its number, to an array (n,)."""
+    kernels_for(network).permutation(network.seed, epoch, order)
+
+
 def evaluate(network, data, workspace=None, batch_size=ROWS):
     """The `totals` of `train_steps` for all rows, penalties included, nothing being trained."""
     kernels = kernels_for(network)

@@ -420,19 +420,8 @@ class MLP:
         if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
             self._state = _engine.OptimizerState(optimizer, self._network)
         self.stop_training = False
-        history = History()
-        bar = [ProgressBar()] if training.verbose else []
-        # Checkpoints come last, and keep what all others have noted.
-        late = [callback for callback in training.callbacks if isinstance(callback, Checkpoint)]
-        others = [callback for callback in training.callbacks if callback not in late]
-        hooks = CallbackList(
-            [*others, *bar, history, *late],
-            self,
-            {
-                "epochs": training.epochs.stop,
-                "steps": training.steps,
-                "verbose": training.verbose,
-            },
+        hooks, history = hooks_for(
+            self, training.callbacks, training.epochs.stop, training.steps, training.verbose
         )
         hooks.call("on_train_begin", {})
         if training.resumed:
@@ -553,8 +542,7 @@ class MLP:
         order = np.empty(len(piece.data.inputs), np.int64)
         if step > piece.start:
             key = piece.key if training.streamed else self._network.epochs - 1
-            kernels = _custom.kernels_for(self._network, training.optimizer)
-            kernels.permutation(self._network.seed, key, order)
+            _engine.shuffle(self._network, key, order)
         return order
 
     def _resume(self, path, training):
@@ -1185,6 +1173,16 @@ def _dtype(value):
     except TypeError:
         name = value
     return np.dtype(checks.choice("dtype", name, ("float32", "float64")))
+
+
+def hooks_for(model, callbacks, epochs, steps, verbose):
+    """All that is called while a network is in training, and the History among it."""
+    history, bar = History(), [ProgressBar()] if verbose else []
+    # Checkpoints come last, and keep what all others have noted.
+    late = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    others = [callback for callback in callbacks if callback not in late]
+    params = {"epochs": epochs, "steps": steps, "verbose": verbose}
+    return CallbackList([*others, *bar, history, *late], model, params), history
 
 
 def checked_callbacks(name, callbacks):
