@@ -13,13 +13,15 @@ from . import _engine, backends, checks
 from ._optional import optional_import
 from ._sparse import is_sparse
 
+try:
+    from numpy.lib.array_utils import byte_bounds
+except ImportError:  # before NumPy 2.0
+    from numpy import byte_bounds
+
 # Bytes, as float32, of what is read at once and of what is shuffled at once: a disk reads the first
 # in longer than it takes to find it, and a few copies of the second are small beside NumPy.
 _BLOCK_BYTES = 1 << 21
 _BUFFER_BYTES = 1 << 24
-
-# Bytes that the system is asked to read at once; Linux cuts longer requests short.
-_PREFETCHED_BYTES = 1 << 17
 
 # Odd numbers, of 32 and of 64 bits, that keep shuffles apart: those of the windows of a pass, and
 # that of the blocks.
@@ -117,7 +119,7 @@ class Blocks:
 
     @property
     def prefetches(self):
-        """Whether the system reads them ahead, so that no thread is needed for that."""
+        """Whether what is left to do when a piece is asked for is to copy it."""
         return self._source.prefetches
 
     def check(self, features, epochs=1):
@@ -139,8 +141,8 @@ class Blocks:
 
     def load(self, dtype):
         """X, y and sample_weight of all rows, X of this dtype; None where there are none."""
-        blocks = range(len(self._source.sizes))
-        return _rows(self._source, blocks, self.rows, _NAMES, None, dtype, _Buffer())
+        window = _window(self._source, range(len(self._source.sizes)), self.rows)
+        return _rows(self._source, window, _NAMES, None, dtype, _Buffer())
 
     def pieces(self, prepare, dtype, seed, passes, batch_size, first=0):
         """Parts of the passes through all rows as they are trained on: gives Pieces.
@@ -163,26 +165,32 @@ class Blocks:
         What a piece holds may be overwritten once the next but one is asked for.
         """
         buffers = [_Buffer(), _Buffer()]
-        for number in passes:
-            yield from self._pass(prepare, dtype, seed, number, batch_size, first, buffers)
-            first = 0
+        with ThreadPoolExecutor(1, "fastdl-blocks") as disk:
+            for number in passes:
+                yield from self._pass(
+                    prepare, dtype, seed, number, batch_size, first, buffers, disk
+                )
+                first = 0
 
-    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers):
+    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers, disk):
         windows, begin = self._windows(seed, number, batch_size), 0
         if self._source.sizes is not None:
             windows = list(windows)
             begin = _row_of_piece([window.rows for window in windows], first, batch_size)
-        offset, kept = 0, None
+        offset, kept, reading = 0, None, None
         for index, (window, following) in enumerate(_with_next(windows)):
             last = following is None
             start, offset = offset, offset + window.rows
             if offset <= begin:
                 continue
             names = [f"{name} in {window.name}" for name in _NAMES]
-            if not last:
-                self._source.prefetch(following.blocks)
-            parts = _rows(self._source, window.blocks, window.rows, names, kept, dtype, buffers[0])
+            if reading is not None:
+                reading.result()
+            parts = _rows(self._source, window, names, kept, dtype, buffers[0])
             buffers.reverse()
+            reading = None
+            if not last and self._source.prefetches:
+                reading = disk.submit(self._source.prefetch, following.blocks)
             parts = _part(parts, max(begin - start, 0), None)
             count = parts[0].shape[0]
             whole = count if last else count - count % batch_size
@@ -336,8 +344,9 @@ def _part(parts, start, stop):
     return [part if part is None else part[start:stop] for part in parts]
 
 
-def _rows(source, blocks, count, names, kept, dtype, buffer):
-    """X, y and sample_weight: rows that were kept, then the `count` rows of the blocks."""
+def _rows(source, window, names, kept, dtype, buffer):
+    """X, y and sample_weight: rows that were kept, then those of a window."""
+    blocks = window.blocks
     if source.sizes is None and any(is_sparse(block.X) for block in blocks):
         scipy_sparse = optional_import("scipy.sparse", extra="data")
         parts = [kept[0]] if kept else []
@@ -345,14 +354,11 @@ def _rows(source, blocks, count, names, kept, dtype, buffer):
         targets = [block[2:] for block in blocks]
     else:
         offset = kept[0].shape[0] if kept else 0
-        X = buffer.rows((offset + count, source.features), dtype)
+        X = buffer.rows((offset + window.rows, source.features), dtype)
         if kept:
             X[:offset] = kept[0].toarray() if is_sparse(kept[0]) else kept[0]
-        targets = []
-        for block in blocks:
-            rows = X[offset : offset + source.rows_of(block)]
-            targets.append(source.read(block, rows))
-            offset += len(rows)
+        ends = np.cumsum([source.rows_of(block) for block in blocks])
+        targets = list(map(source.read, blocks, np.split(X[offset:], ends[:-1])))
     others = zip(*([kept[1:]] if kept else []), *targets, strict=True)
     return X, *(_concatenated(*named) for named in zip(names[1:], others, strict=True))
 
@@ -374,8 +380,8 @@ def _concatenated(name, arrays):
 #
 # A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
 # more than one pass in it; `rows_of` a block; `read`, which writes the X of a block to an array and
-# returns its y and sample_weight; and `prefetch`, which has the system read blocks meanwhile where
-# `prefetches` says so.
+# returns its y and sample_weight. Where `prefetches` says so, `prefetch` waits for the disk instead
+# of `read`.
 
 
 def _source(X, y, sample_weight, block_rows):
@@ -490,11 +496,10 @@ class _Column:
         if name == "X" and not self._shape:
             raise ValueError(f"{name}: shape {parts[0].shape} is not rows of features")
         self.width = int(np.prod(self._shape))
-        self._parts = [_FileRows.of(part) or part for part in parts]
+        self._parts = [_Mapped.of(part) or part for part in parts]
         self.offsets = np.cumsum([0, *map(len, parts)]).tolist()
         self.rows = self.offsets[-1]
-        self._buffer = _Buffer()
-        self.prefetches = all(isinstance(part, _FileRows) for part in self._parts)
+        self.prefetches = all(isinstance(part, _Mapped) for part in self._parts)
 
     def _spans(self, start, stop):
         """The parts that some rows lie in, and there, from where to where."""
@@ -507,20 +512,14 @@ class _Column:
         """Write some rows to `out` (stop - start, width), which may be of another dtype."""
         for part, low, high, place in self._spans(start, stop):
             rows = out[place : place + high - low]
-            if not isinstance(part, _FileRows):
-                rows.reshape(-1, *self._shape)[...] = part[low:high]
-            elif rows.dtype == self.dtype:
-                part.read(low, rows)
-            else:
-                read = self._buffer.rows(rows.shape, self.dtype)
-                part.read(low, read)
-                rows[...] = read
+            rows.reshape(-1, *self._shape)[...] = part[low:high]
+            if isinstance(part, _Mapped):
+                part.drop(slice(low, high))
 
     def prefetch(self, start, stop):
         """Have some rows read into the system's memory."""
-        if self.prefetches:
-            for part, low, high, _ in self._spans(start, stop):
-                part.prefetch(low, high)
+        for part, low, high, _ in self._spans(start, stop):
+            part.prefetch(slice(low, high))
 
     def part(self, start, stop):
         """Some rows, in an array of its own."""
@@ -529,61 +528,46 @@ class _Column:
         return out.reshape(-1, *self._shape)
 
 
-class _FileRows(NamedTuple):
-    """Rows that lie one after the other in a file.
+class _Mapped:
+    """Rows of a numpy.memmap, of which only those in use take memory."""
 
-    They are read, since pages of a file that is mapped would count as the process's memory.
-    """
-
-    path: str
-    offset: int
-    rows: int
-    size: int  # of a row, in bytes
+    def __init__(self, array, memory):
+        self._array = array
+        self._memory = memory
+        self._start = np.frombuffer(memory, np.uint8).ctypes.data
 
     @classmethod
     def of(cls, array):
-        """Those of a numpy.memmap; None for arrays that can't be read in this way."""
-        if (
-            not isinstance(array, np.memmap)
-            or array.filename is None
-            or array.mode == "c"  # changes are in memory alone
-            or not array.flags.c_contiguous
-        ):
+        """Those of an array; None for arrays that have no file to drop their pages to."""
+        if not isinstance(array, np.memmap) or array.mode == "c":  # changes are in memory alone
             return None
         memory = array.base
         while isinstance(memory, np.ndarray):
             memory = memory.base
-        if not isinstance(memory, mmap.mmap):
-            return None
-        # Of a part of an array `offset` is that of the whole.
-        mapped = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-        begin = array.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
-        size = array.dtype.itemsize * int(np.prod(array.shape[1:]))
-        return cls(os.fspath(array.filename), mapped + begin, len(array), size)
+        return cls(array, memory) if isinstance(memory, mmap.mmap) else None
 
     def __len__(self):
-        return self.rows
+        return len(self._array)
 
-    def read(self, start, out):
-        """Read rows from `start` on into a contiguous array."""
-        memory = memoryview(out.reshape(-1).view(np.uint8))
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(self.offset + start * self.size)
-            while len(memory):
-                count = file.readinto(memory)
-                if not count:
-                    raise ValueError(f"X: {self.path} has become shorter")
-                memory = memory[count:]
+    def __getitem__(self, rows):
+        return self._array[rows]
 
-    def prefetch(self, start, stop):
-        """Have the system read rows while the process does other things."""
-        if not hasattr(os, "posix_fadvise"):
-            return
-        with open(self.path, "rb", buffering=0) as file:
-            end = self.offset + stop * self.size
-            for begin in range(self.offset + start * self.size, end, _PREFETCHED_BYTES):
-                length = min(_PREFETCHED_BYTES, end - begin)
-                os.posix_fadvise(file.fileno(), begin, length, os.POSIX_FADV_WILLNEED)
+    def _pages(self, rows):
+        """From which page of the mapped memory to which some rows lie, in bytes."""
+        low, high = byte_bounds(self._array[rows])
+        start = (low - self._start) // mmap.PAGESIZE * mmap.PAGESIZE
+        return start, high - self._start
+
+    def prefetch(self, rows):
+        """Have rows read, by a look at each page."""
+        start, stop = self._pages(rows)
+        np.frombuffer(self._memory, np.uint8)[start : stop : mmap.PAGESIZE].max()
+
+    def drop(self, rows):
+        """Give back the memory that rows take; the system may still keep what it has read."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start, stop = self._pages(rows)
+            self._memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
 
 
 class _Parquet:
@@ -591,9 +575,6 @@ class _Parquet:
 
     restarts = True
     prefetches = False
-
-    def prefetch(self, blocks):
-        pass
 
     def __init__(self, files, y, sample_weight, block_rows):
         if block_rows is not None:
@@ -667,9 +648,6 @@ class _Iterable:
 
     sizes = None
     prefetches = False
-
-    def prefetch(self, blocks):
-        pass
 
     def __init__(self, blocks):
         if not callable(blocks) and not hasattr(blocks, "__iter__"):

@@ -51,8 +51,8 @@ class Stream(NamedTuple):
     def feed(self, network, passes, batch_size, first=0, threads=1):
         """What gives the pieces of `Blocks.pieces` for a network in training by so many threads.
 
-        A thread that reads ahead takes a core of theirs, and all wait for the one that had it:
-        where the system can read ahead, reading in turn costs half of what it does beside them.
+        A thread that works beside them takes a core of one, and the others wait for that one: where
+        a piece only has to be copied, to do it in turn costs half as much.
         """
         dtype = network.parameters.dtype
         pieces = self.blocks.pieces(self.prepare, dtype, network.seed, passes, batch_size, first)
