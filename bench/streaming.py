@@ -4,8 +4,8 @@
     python bench/streaming.py --gigabytes 0.5      less
     python bench/streaming.py --only rate --keep   one of them, and leave the file for the next
 
-"rate" trains two networks on an eighth of the rows in memory, on an eighth of the file of which the
-system's memory holds nothing when the clock starts, and on that once more, in turns. "memory" and
+"rate" trains two networks on some of the rows in memory, on as many from the file of which the
+system's memory holds nothing when the clock starts, and on those once more, in turns. "memory" and
 "resume" go through the whole file twice in a process of their own, which is killed in "resume" and
 started again. Exits with 1 where a limit is not kept.
 """
@@ -29,7 +29,7 @@ from fastdl import MLP
 from fastdl.callbacks import Callback, Checkpoint
 
 FEATURES, BATCH, EPOCHS = 784, 32, 2
-PARTS, TURNS = 8, 7
+PARTS, TURNS = 24, 7
 ROWS_WRITTEN = 1 << 13
 HIDDEN = {"narrow": (128, 128, 128), "wide": (512, 512)}
 LEAST_RATE = 0.9

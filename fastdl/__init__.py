@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "ops": None,
     "datasets": None,
+    "distributed": None,
     "MLP": "network",
     "load": "network",
     "fit_many": "sweep",

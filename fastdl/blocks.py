@@ -165,32 +165,26 @@ class Blocks:
         What a piece holds may be overwritten once the next but one is asked for.
         """
         buffers = [_Buffer(), _Buffer()]
-        with ThreadPoolExecutor(1, "fastdl-blocks") as disk:
-            for number in passes:
-                yield from self._pass(
-                    prepare, dtype, seed, number, batch_size, first, buffers, disk
-                )
-                first = 0
+        for number in passes:
+            yield from self._pass(prepare, dtype, seed, number, batch_size, first, buffers)
+            first = 0
 
-    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers, disk):
+    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers):
         windows, begin = self._windows(seed, number, batch_size), 0
         if self._source.sizes is not None:
             windows = list(windows)
             begin = _row_of_piece([window.rows for window in windows], first, batch_size)
-        offset, kept, reading = 0, None, None
+        offset, kept = 0, None
         for index, (window, following) in enumerate(_with_next(windows)):
             last = following is None
             start, offset = offset, offset + window.rows
             if offset <= begin:
                 continue
             names = [f"{name} in {window.name}" for name in _NAMES]
-            if reading is not None:
-                reading.result()
             parts = _rows(self._source, window, names, kept, dtype, buffers[0])
             buffers.reverse()
-            reading = None
             if not last and self._source.prefetches:
-                reading = disk.submit(self._source.prefetch, following.blocks)
+                self._source.prefetch(following.blocks)
             parts = _part(parts, max(begin - start, 0), None)
             count = parts[0].shape[0]
             whole = count if last else count - count % batch_size
@@ -380,8 +374,8 @@ def _concatenated(name, arrays):
 #
 # A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
 # more than one pass in it; `rows_of` a block; `read`, which writes the X of a block to an array and
-# returns its y and sample_weight. Where `prefetches` says so, `prefetch` waits for the disk instead
-# of `read`.
+# returns its y and sample_weight. Where `prefetches` says so, `prefetch` has the system read blocks
+# meanwhile.
 
 
 def _source(X, y, sample_weight, block_rows):
@@ -552,22 +546,20 @@ class _Mapped:
     def __getitem__(self, rows):
         return self._array[rows]
 
-    def _pages(self, rows):
-        """From which page of the mapped memory to which some rows lie, in bytes."""
-        low, high = byte_bounds(self._array[rows])
-        start = (low - self._start) // mmap.PAGESIZE * mmap.PAGESIZE
-        return start, high - self._start
+    def _advise(self, advice, rows):
+        """Say something about the pages that rows lie in, where the system listens."""
+        if hasattr(mmap, advice):
+            low, high = (place - self._start for place in byte_bounds(self._array[rows]))
+            start = low // mmap.PAGESIZE * mmap.PAGESIZE
+            self._memory.madvise(getattr(mmap, advice), start, high - start)
 
     def prefetch(self, rows):
-        """Have rows read, by a look at each page."""
-        start, stop = self._pages(rows)
-        np.frombuffer(self._memory, np.uint8)[start : stop : mmap.PAGESIZE].max()
+        """Have the system read rows, while the process does other things."""
+        self._advise("MADV_WILLNEED", rows)
 
     def drop(self, rows):
         """Give back the memory that rows take; the system may still keep what it has read."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            start, stop = self._pages(rows)
-            self._memory.madvise(mmap.MADV_DONTNEED, start, stop - start)
+        self._advise("MADV_DONTNEED", rows)
 
 
 class _Parquet:
