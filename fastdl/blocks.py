@@ -13,15 +13,13 @@ from . import _engine, backends, checks
 from ._optional import optional_import
 from ._sparse import is_sparse
 
-try:
-    from numpy.lib.array_utils import byte_bounds
-except ImportError:  # before NumPy 2.0
-    from numpy import byte_bounds
-
 # Bytes, as float32, of what is read at once and of what is shuffled at once: a disk reads the first
 # in longer than it takes to find it, and a few copies of the second are small beside NumPy.
 _BLOCK_BYTES = 1 << 21
 _BUFFER_BYTES = 1 << 24
+
+# Bytes that the system is asked to read at once; Linux cuts longer requests short.
+_PREFETCHED_BYTES = 1 << 17
 
 # Odd numbers, of 32 and of 64 bits, that keep shuffles apart: those of the windows of a pass, and
 # that of the blocks.
@@ -119,7 +117,7 @@ class Blocks:
 
     @property
     def prefetches(self):
-        """Whether what is left to do when a piece is asked for is to copy it."""
+        """Whether the system reads them ahead, so that no thread is needed for that."""
         return self._source.prefetches
 
     def check(self, features, epochs=1):
@@ -141,8 +139,8 @@ class Blocks:
 
     def load(self, dtype):
         """X, y and sample_weight of all rows, X of this dtype; None where there are none."""
-        window = _window(self._source, range(len(self._source.sizes)), self.rows)
-        return _rows(self._source, window, _NAMES, None, dtype, _Buffer())
+        blocks = range(len(self._source.sizes))
+        return _rows(self._source, blocks, self.rows, _NAMES, None, dtype, _Buffer())
 
     def pieces(self, prepare, dtype, seed, passes, batch_size, first=0):
         """Parts of the passes through all rows as they are trained on: gives Pieces.
@@ -181,10 +179,10 @@ class Blocks:
             if offset <= begin:
                 continue
             names = [f"{name} in {window.name}" for name in _NAMES]
-            parts = _rows(self._source, window, names, kept, dtype, buffers[0])
-            buffers.reverse()
-            if not last and self._source.prefetches:
+            if not last:
                 self._source.prefetch(following.blocks)
+            parts = _rows(self._source, window.blocks, window.rows, names, kept, dtype, buffers[0])
+            buffers.reverse()
             parts = _part(parts, max(begin - start, 0), None)
             count = parts[0].shape[0]
             whole = count if last else count - count % batch_size
@@ -338,9 +336,8 @@ def _part(parts, start, stop):
     return [part if part is None else part[start:stop] for part in parts]
 
 
-def _rows(source, window, names, kept, dtype, buffer):
-    """X, y and sample_weight: rows that were kept, then those of a window."""
-    blocks = window.blocks
+def _rows(source, blocks, count, names, kept, dtype, buffer):
+    """X, y and sample_weight: rows that were kept, then the `count` rows of the blocks."""
     if source.sizes is None and any(is_sparse(block.X) for block in blocks):
         scipy_sparse = optional_import("scipy.sparse", extra="data")
         parts = [kept[0]] if kept else []
@@ -348,11 +345,14 @@ def _rows(source, window, names, kept, dtype, buffer):
         targets = [block[2:] for block in blocks]
     else:
         offset = kept[0].shape[0] if kept else 0
-        X = buffer.rows((offset + window.rows, source.features), dtype)
+        X = buffer.rows((offset + count, source.features), dtype)
         if kept:
             X[:offset] = kept[0].toarray() if is_sparse(kept[0]) else kept[0]
-        ends = np.cumsum([source.rows_of(block) for block in blocks])
-        targets = list(map(source.read, blocks, np.split(X[offset:], ends[:-1])))
+        targets = []
+        for block in blocks:
+            rows = X[offset : offset + source.rows_of(block)]
+            targets.append(source.read(block, rows))
+            offset += len(rows)
     others = zip(*([kept[1:]] if kept else []), *targets, strict=True)
     return X, *(_concatenated(*named) for named in zip(names[1:], others, strict=True))
 
@@ -374,8 +374,8 @@ def _concatenated(name, arrays):
 #
 # A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
 # more than one pass in it; `rows_of` a block; `read`, which writes the X of a block to an array and
-# returns its y and sample_weight. Where `prefetches` says so, `prefetch` has the system read blocks
-# meanwhile.
+# returns its y and sample_weight; and `prefetch`, which has the system read blocks meanwhile where
+# `prefetches` says so.
 
 
 def _source(X, y, sample_weight, block_rows):
@@ -490,10 +490,11 @@ class _Column:
         if name == "X" and not self._shape:
             raise ValueError(f"{name}: shape {parts[0].shape} is not rows of features")
         self.width = int(np.prod(self._shape))
-        self._parts = [_Mapped.of(part) or part for part in parts]
+        self._parts = [_FileRows.of(part) or part for part in parts]
         self.offsets = np.cumsum([0, *map(len, parts)]).tolist()
         self.rows = self.offsets[-1]
-        self.prefetches = all(isinstance(part, _Mapped) for part in self._parts)
+        self._buffer = _Buffer()
+        self.prefetches = all(isinstance(part, _FileRows) for part in self._parts)
 
     def _spans(self, start, stop):
         """The parts that some rows lie in, and there, from where to where."""
@@ -506,14 +507,20 @@ class _Column:
         """Write some rows to `out` (stop - start, width), which may be of another dtype."""
         for part, low, high, place in self._spans(start, stop):
             rows = out[place : place + high - low]
-            rows.reshape(-1, *self._shape)[...] = part[low:high]
-            if isinstance(part, _Mapped):
-                part.drop(slice(low, high))
+            if not isinstance(part, _FileRows):
+                rows.reshape(-1, *self._shape)[...] = part[low:high]
+            elif rows.dtype == self.dtype:
+                part.read(low, rows)
+            else:
+                read = self._buffer.rows(rows.shape, self.dtype)
+                part.read(low, read)
+                rows[...] = read
 
     def prefetch(self, start, stop):
         """Have some rows read into the system's memory."""
-        for part, low, high, _ in self._spans(start, stop):
-            part.prefetch(slice(low, high))
+        if self.prefetches:
+            for part, low, high, _ in self._spans(start, stop):
+                part.prefetch(low, high)
 
     def part(self, start, stop):
         """Some rows, in an array of its own."""
@@ -522,44 +529,61 @@ class _Column:
         return out.reshape(-1, *self._shape)
 
 
-class _Mapped:
-    """Rows of a numpy.memmap, of which only those in use take memory."""
+class _FileRows(NamedTuple):
+    """Rows that lie one after the other in a file.
 
-    def __init__(self, array, memory):
-        self._array = array
-        self._memory = memory
-        self._start = np.frombuffer(memory, np.uint8).ctypes.data
+    They are read, since pages of a file that is mapped would count as the process's memory.
+    """
+
+    path: str
+    offset: int
+    rows: int
+    size: int  # of a row, in bytes
 
     @classmethod
     def of(cls, array):
-        """Those of an array; None for arrays that have no file to drop their pages to."""
-        if not isinstance(array, np.memmap) or array.mode == "c":  # changes are in memory alone
+        """Those of a numpy.memmap; None for arrays that can't be read in this way."""
+        if (
+            not isinstance(array, np.memmap)
+            or array.filename is None
+            or array.mode == "c"  # changes are in memory alone
+            or not array.flags.c_contiguous
+        ):
             return None
         memory = array.base
         while isinstance(memory, np.ndarray):
             memory = memory.base
-        return cls(array, memory) if isinstance(memory, mmap.mmap) else None
+        if not isinstance(memory, mmap.mmap):
+            return None
+        # Of a part of an array `offset` is that of the whole.
+        mapped = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+        begin = array.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
+        size = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        return cls(os.fspath(array.filename), mapped + begin, len(array), size)
 
     def __len__(self):
-        return len(self._array)
+        return self.rows
 
-    def __getitem__(self, rows):
-        return self._array[rows]
+    def read(self, start, out):
+        """Read rows from `start` on into a contiguous array."""
+        memory = memoryview(out.reshape(-1).view(np.uint8))
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset + start * self.size)
+            while len(memory):
+                count = file.readinto(memory)
+                if not count:
+                    raise ValueError(f"X: {self.path} has become shorter")
+                memory = memory[count:]
 
-    def _advise(self, advice, rows):
-        """Say something about the pages that rows lie in, where the system listens."""
-        if hasattr(mmap, advice):
-            low, high = (place - self._start for place in byte_bounds(self._array[rows]))
-            start = low // mmap.PAGESIZE * mmap.PAGESIZE
-            self._memory.madvise(getattr(mmap, advice), start, high - start)
-
-    def prefetch(self, rows):
-        """Have the system read rows, while the process does other things."""
-        self._advise("MADV_WILLNEED", rows)
-
-    def drop(self, rows):
-        """Give back the memory that rows take; the system may still keep what it has read."""
-        self._advise("MADV_DONTNEED", rows)
+    def prefetch(self, start, stop):
+        """Have the system read rows while the process does other things."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with open(self.path, "rb", buffering=0) as file:
+            end = self.offset + stop * self.size
+            for begin in range(self.offset + start * self.size, end, _PREFETCHED_BYTES):
+                length = min(_PREFETCHED_BYTES, end - begin)
+                os.posix_fadvise(file.fileno(), begin, length, os.POSIX_FADV_WILLNEED)
 
 
 class _Parquet:
@@ -567,6 +591,9 @@ class _Parquet:
 
     restarts = True
     prefetches = False
+
+    def prefetch(self, blocks):
+        pass
 
     def __init__(self, files, y, sample_weight, block_rows):
         if block_rows is not None:
@@ -640,6 +667,9 @@ class _Iterable:
 
     sizes = None
     prefetches = False
+
+    def prefetch(self, blocks):
+        pass
 
     def __init__(self, blocks):
         if not callable(blocks) and not hasattr(blocks, "__iter__"):
