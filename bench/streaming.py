@@ -115,9 +115,7 @@ def resume(folder):
     told = json.loads(whole.read_text()) if whole.exists() else run(folder, "--report", whole)
     checkpoint = folder / "run.safetensors"
     checkpoint.unlink(missing_ok=True)
-    process = start(folder, "--checkpoint", checkpoint)
-    time.sleep(0.6 * told["seconds"])
-    process.send_signal(signal.SIGKILL)
+    process = start(folder, "--checkpoint", checkpoint, "--die", int(0.6 * told["steps"]))
     killed = process.wait() == -signal.SIGKILL
     again = run(folder, "--resume", checkpoint, "--report", folder / "resumed.json")
     return {
@@ -157,7 +155,6 @@ class Memory(Callback):
 
     def on_train_begin(self, logs=None):
         self.samples, self.ended = [], threading.Event()
-        self.start = time.perf_counter()
         self.thread = threading.Thread(target=self.sample)
         self.thread.start()
 
@@ -166,21 +163,27 @@ class Memory(Callback):
             self.samples.append(resident())
 
     def on_train_end(self, logs=None):
-        self.seconds = time.perf_counter() - self.start
         self.ended.set()
         self.thread.join()
 
 
 class First(Callback):
-    """Notes the step that a training goes on from."""
+    """Notes the step that a training goes on from, and kills the process after another one."""
+
+    def __init__(self, last):
+        self.last = last
 
     def on_train_begin(self, logs=None):
         self.step = self.model.iterations
 
+    def on_train_progress(self, batch, logs=None):
+        if self.last is not None and self.model.iterations >= self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-def train(folder, report, checkpoint, resumed):
+
+def train(folder, report, checkpoint, resumed, last):
     X, y = load(folder)
-    net, sampler, first = network(), Memory(), First()
+    net, sampler, first = network(), Memory(), First(last)
     callbacks = [sampler, first, *([Checkpoint(checkpoint, seconds=1)] if checkpoint else [])]
     net.fit(
         X,
@@ -201,7 +204,6 @@ def train(folder, report, checkpoint, resumed):
         "steps": net.iterations,
         "settled": round(settled[0], 1),
         "most": round(max(settled), 1),
-        "seconds": sampler.seconds,
     }
     if report:
         report.write_text(json.dumps(told))
@@ -219,9 +221,10 @@ def main(arguments=None):
     parser.add_argument("--train", action="store_true", help=argparse.SUPPRESS)
     for name in ("report", "checkpoint", "resume"):
         parser.add_argument(f"--{name}", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--die", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.train:
-        train(options.folder, options.report, options.checkpoint, options.resume)
+        train(options.folder, options.report, options.checkpoint, options.resume, options.die)
         return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
