@@ -32,6 +32,7 @@ PARTS = 12
 ROWS_WRITTEN = 1 << 13
 HIDDEN = {"narrow": (128, 128, 128), "wide": (512, 512)}
 LEAST_RATE = 0.9
+DEATH = 0.6  # of the steps, or a little later
 MOST_GROWTH = 50  # MB
 SAMPLING = 0.02  # seconds
 
@@ -115,7 +116,7 @@ def resume(folder):
     told = json.loads(whole.read_text()) if whole.exists() else run(folder, "--report", whole)
     checkpoint = folder / "run.safetensors"
     checkpoint.unlink(missing_ok=True)
-    process = start(folder, "--checkpoint", checkpoint, "--die", int(0.6 * told["steps"]))
+    process = start(folder, "--checkpoint", checkpoint, "--die", int(DEATH * told["steps"]))
     killed = process.wait() == -signal.SIGKILL
     again = run(folder, "--resume", checkpoint, "--report", folder / "resumed.json")
     return {
@@ -175,6 +176,9 @@ class First(Callback):
 
     def on_train_begin(self, logs=None):
         self.step = self.model.iterations
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.on_train_progress(0)
 
     def on_train_progress(self, batch, logs=None):
         if self.last is not None and self.model.iterations >= self.last:

@@ -493,7 +493,6 @@ class _Column:
         self._parts = [_FileRows.of(part) or part for part in parts]
         self.offsets = np.cumsum([0, *map(len, parts)]).tolist()
         self.rows = self.offsets[-1]
-        self._buffer = _Buffer()
         self.prefetches = all(isinstance(part, _FileRows) for part in self._parts)
 
     def _spans(self, start, stop):
@@ -512,7 +511,7 @@ class _Column:
             elif rows.dtype == self.dtype:
                 part.read(low, rows)
             else:
-                read = self._buffer.rows(rows.shape, self.dtype)
+                read = np.empty(rows.shape, self.dtype)
                 part.read(low, read)
                 rows[...] = read
 

@@ -139,7 +139,7 @@ class Kill(Callback):
 
 @MODES
 def test_the_death_of_a_worker_changes_nothing(client, one_worker, average_every):
-    settings = {"epochs": 3, "average_every": average_every}
+    settings = {"epochs": 2, "average_every": average_every}
     network = trained(client, callbacks=[Kill(client, 3)], **settings)
     assert_same(network, trained(one_worker, **settings))
     client.wait_for_workers(2, timeout=30)
@@ -148,19 +148,19 @@ def test_the_death_of_a_worker_changes_nothing(client, one_worker, average_every
 @MODES
 def test_a_training_goes_on_from_a_checkpoint(one_worker, tmp_path, average_every):
     path = tmp_path / "run.safetensors"
-    whole = trained(one_worker, epochs=4, average_every=average_every)
+    whole = trained(one_worker, epochs=2, average_every=average_every)
     kept = [callbacks.Checkpoint(path)]
-    trained(one_worker, epochs=2, average_every=average_every, callbacks=kept)
+    trained(one_worker, epochs=1, average_every=average_every, callbacks=kept)
     again = trained(
         one_worker,
         MLP([6, 8, 3], dropout=0.2),
-        epochs=4,
+        epochs=2,
         average_every=average_every,
         resume_from=path,
     )
     assert_same(again, whole)
     with pytest.raises(ValueError, match=r"rows: .* is not the checkpoint's \[300, 300\]"):
-        trained(one_worker, epochs=4, resume_from=path, average_every=average_every, parts=3)
+        trained(one_worker, epochs=2, resume_from=path, average_every=average_every, parts=3)
 
 
 def test_callbacks_and_validation(one_worker):
