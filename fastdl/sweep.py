@@ -13,7 +13,7 @@ import numpy as np
 
 from . import _engine, backends, checks
 from .callbacks import EarlyStopping, ProgressBar
-from .network import MLP, Training, checked_callbacks
+from .network import MLP, Stream, Training, checked_callbacks
 
 # Seconds between two looks for Ctrl-C. A network that has to stop then takes up to 50 ms more.
 _LISTENING_INTERVAL = 0.02
@@ -313,6 +313,9 @@ def _shared_data(networks, *arguments):
     They are those that `fit` takes, to the bit.
     """
     prepared, data = {}, []
+    X, *others = arguments
+    # All networks need all rows at once, so that those of a file are mapped, not read in blocks.
+    arguments = X.view(np.ndarray) if isinstance(X, np.memmap) else X, *others
     for index, network in enumerate(networks):
         shifts = _engine.wants_shifts(network._network)
         form = network.loss, network.sizes[0], network.sizes[-1], network.dtype, shifts
@@ -323,5 +326,9 @@ def _shared_data(networks, *arguments):
                 if not prepared:
                     raise
                 raise type(error)(f"networks[{index}]: {error}") from error
+            if any(isinstance(rows, Stream) for rows in prepared[form]):
+                raise TypeError(
+                    "X: rows that are read block by block train one network, by its fit"
+                )
         data.append(prepared[form])
     return data

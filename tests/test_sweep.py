@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import MLP, Callback, EarlyStopping, _engine, activations, backends, fit_many
+from fastdl import MLP, Blocks, Callback, EarlyStopping, _engine, activations, backends, fit_many
 from fastdl.optimizers import SGD, Adam, RMSprop
 from fastdl.schedules import ExponentialDecay
 
@@ -367,3 +367,15 @@ def test_a_terminal_sees_the_bar_grow(monkeypatch):
     lines = terminal.getvalue().split("\r")[1:]
     assert lines[-1].startswith("12/12 ")
     assert any(line.startswith(" 8/12 ") and "networks: 1" in line for line in lines[:-1])
+
+
+def test_rows_that_are_not_in_memory(tmp_path):
+    np.save(tmp_path / "X.npy", np.random.default_rng(0).normal(size=(40, 2)))
+    mapped, y = np.load(tmp_path / "X.npy", mmap_mode="r"), np.arange(40) % 2
+    networks = [MLP([2, 4, 1], seed=seed) for seed in (0, 1)]
+    alone = MLP([2, 4, 1], seed=1)
+    fit_many(networks, mapped, y, verbose=0)
+    alone.fit(np.array(mapped), y, verbose=0)
+    np.testing.assert_array_equal(networks[1].weights[0], alone.weights[0])
+    with pytest.raises(TypeError, match="X: rows that are read block by block train one network"):
+        fit_many(networks, Blocks(mapped, y, buffer_rows=10), None, verbose=0)
