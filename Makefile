@@ -25,7 +25,7 @@ EACH_BUILD := -m each_build -k "not numba"
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp compare \
-  cost roofline to-accuracy bench docs dist clean
+  cost roofline to-accuracy streaming bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -84,6 +84,9 @@ roofline: $(VENV)/installed-bench  ## measure the machine's limits, write bench/
 to-accuracy: $(VENV)/installed-bench  ## time the MNIST network from new to 97.5 % on validation
 	$(BIN)/python bench/to_accuracy.py
 
+streaming: $(VENV)/installed-test  ## train from 4 GB on the disk: rate, memory, killed and resumed
+	$(BIN)/python bench/streaming.py
+
 bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
 	mkdir -p .benchmarks
 	$(BIN)/pytest bench --benchmark-max-time=0.2 --benchmark-disable-gc --benchmark-quiet \
@@ -98,7 +101,7 @@ dist: $(VENV)/created  ## build the sdist, and from it the wheel, into dist/
 	$(BIN)/python -m build
 
 clean:  ## remove everything that these targets made
-	rm -rf $(VENV) build dist *.egg-info $(OUT) .benchmarks .coverage \
+	rm -rf $(VENV) build dist *.egg-info $(OUT) .benchmarks .coverage* \
 	  fastdl/_kernels*.so fastdl/_kernels*.c
 
 $(VENV)/created:

@@ -4,6 +4,7 @@ import collections
 import contextvars
 import copy
 import functools
+import os
 import reprlib
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _engine, _sparse, backends, checks
+from .blocks import Blocks
 from .callbacks import EarlyStopping, ProgressBar
 from .network import MLP, Training, checked_callbacks
 
@@ -124,6 +126,7 @@ def fit_many(
     if threads is None:
         threads = backends.available_threads()
     threads = checks.integer("threads", threads, low=1)
+    X, validation_data = all_at_once(X, y, validation_data)
     data = _shared_data(
         networks,
         _checked_rows(len(networks), rows, X, y, sample_weight),
@@ -333,6 +336,30 @@ def _checked_rows(count, rows, *arrays):
         return checked[id(value)]
 
     return _each(count, "rows", rows, check)
+
+
+def all_at_once(X, y, validation_data):
+    """X and validation_data, if they are arrays that many networks can share.
+
+    Those of a file stay mapped, from which `MLP.fit` would read block by block.
+    """
+    X = _mapped("X", X, y)
+    if isinstance(validation_data, (tuple, list)) and len(validation_data) > 1:
+        rows, targets, *weights = validation_data
+        rows = _mapped("validation_data[0]", rows, targets)
+        return X, (rows, targets, *weights)
+    if isinstance(validation_data, Blocks):
+        _mapped("validation_data", validation_data, None)
+    return X, validation_data
+
+
+def _mapped(name, X, y):
+    if y is None or isinstance(X, (Blocks, str, os.PathLike)):
+        raise TypeError(
+            f"{name}: rows that are read block by block train one network, by its fit; many take "
+            "arrays and their targets"
+        )
+    return X.view(np.ndarray) if isinstance(X, np.memmap) else X
 
 
 def row_count(array):

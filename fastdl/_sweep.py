@@ -25,7 +25,7 @@ import numpy as np
 
 from . import _sparse, backends, checks
 from ._declarative import Declarative, to_config
-from ._many import checked_stopping, data_form, fit_many, row_count, taken
+from ._many import all_at_once, checked_stopping, data_form, fit_many, row_count, taken
 from ._optional import optional_import
 from .callbacks import Callback
 from .network import MLP
@@ -164,6 +164,7 @@ def sweep(
     verbose = checks.integer("verbose", verbose, low=0, high=1)
     joblib, processes = _processes(n_jobs)
     candidates = _candidates(grid)
+    X, validation_data = all_at_once(X, y, validation_data)
     rows = _Rows(*map(_as_rows, (X, y, sample_weight)))
     settings = {
         "epochs": epochs,

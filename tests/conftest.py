@@ -35,9 +35,11 @@ def trained_by_several_threads(monkeypatch):
         monkeypatch.setattr(_engine, "_threads", lambda *_: count)
 
 
-@pytest.fixture
-def processes_not_measured(monkeypatch):
+@pytest.fixture(scope="module")
+def processes_not_measured():
     """Coverage would leave a file of each process that is killed, or outlives the tests."""
-    for name in list(os.environ):
-        if name.startswith("COV"):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("COV"):
+                patch.delenv(name)
+        yield

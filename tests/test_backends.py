@@ -290,6 +290,7 @@ OPTIONAL_PACKAGES = {
     "matplotlib",
     "numba",
     "pandas",
+    "pyarrow",
     "ray",
     "safetensors",
     "scipy",
@@ -371,7 +372,7 @@ LAYERS = (
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
-    {"_custom", "_engine", "_many", "_sweep", "network"},
+    {"_custom", "_engine", "_many", "_sweep", "blocks", "distributed", "network"},
     {"assignments", "keras", "sklearn"},
     {"__main__", "cli"},
 )

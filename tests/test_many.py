@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import MLP, Callback, EarlyStopping, _engine, activations, backends, fit_many
+from fastdl import MLP, Blocks, Callback, EarlyStopping, _engine, activations, backends, fit_many
 from fastdl.optimizers import SGD, Adam, RMSprop
 from fastdl.schedules import ExponentialDecay
 
@@ -417,3 +417,27 @@ def test_a_terminal_sees_the_bar_grow(monkeypatch):
     lines = terminal.getvalue().split("\r")[1:]
     assert lines[-1].startswith("12/12 ")
     assert any(line.startswith(" 8/12 ") and "networks: 1" in line for line in lines[:-1])
+
+
+def test_rows_that_are_not_in_memory(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    mapped_ones, networks = ([MLP([6, 4, 3], seed=seed) for seed in (0, 1)] for _ in range(2))
+    fit_many(mapped_ones, mapped, Y, validation_data=(mapped, Y), verbose=0)
+    fit_many(networks, X, Y, validation_data=(X, Y), verbose=0)
+    assert list(map(state_of, mapped_ones)) == list(map(state_of, networks))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("X", {"X": Blocks(X, Y), "y": None}),
+        ("X", {"X": "rows.npy", "rows": [[0]]}),
+        ("X", {"X": lambda: [(X, Y)], "y": None}),
+        ("validation_data", {"validation_data": Blocks(X, Y)}),
+        ("validation_data[0]", {"validation_data": ("rows.npy", Y)}),
+    ],
+)
+def test_blocks_train_one_network(name, changed):
+    with pytest.raises(TypeError, match=f"^{re.escape(name)}: rows that are read block by block"):
+        fit_many([network()], **{"X": X, "y": Y} | changed)

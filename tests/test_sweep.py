@@ -668,6 +668,7 @@ def fails(width, rate, seed):
     ("arguments", "error", "message"),
     [
         ({"builder": 3}, TypeError, r"builder: 3 is not a function"),
+        ({"X": "rows.npy"}, TypeError, r"X: rows that are read block by block train one network.*"),
         (
             {"builder": no_network},
             TypeError,
