@@ -31,6 +31,9 @@ _FORMAT = 1
 # The entry of a saved file's metadata that holds the settings.
 _HEADER = "fastdl"
 
+# The names of tensors in it that are not the network's begin with this.
+OTHERS = "estimator."
+
 # Seconds between two calls of `on_train_progress`.
 _PROGRESS_INTERVAL = 0.2
 
@@ -757,6 +760,10 @@ class MLP:
         """
         path = os.fspath(path)
         checks.boolean("include_optimizer", include_optimizer)
+        self._write(path, include_optimizer)
+
+    def _write(self, path, include_optimizer=True, metadata=None, tensors=None):
+        """What `save` does; others may have more in the file, which `load` passes over."""
         safetensors = optional_import("safetensors.numpy", extra="save")
         written = _custom.pieces(self._network, self.optimizer if include_optimizer else None)
         if written:
@@ -768,7 +775,8 @@ class MLP:
             "epochs": self._network.epochs,
             "optimizer": None,
         }
-        tensors = dict(zip(self._array_names(), self._network.arrays, strict=True))
+        tensors = dict(tensors or {})
+        tensors |= zip(self._array_names(), self._network.arrays, strict=True)
         if include_optimizer and self._state is not None:
             header["optimizer"] = {
                 "given": self._state.given,
@@ -785,7 +793,7 @@ class MLP:
                 "learning_rate: a function that is not of fastdl.schedules can't be saved; "
                 "include_optimizer=False saves the network alone"
             ) from error
-        _replace_file(path, safetensors.save(tensors, metadata={_HEADER: text}))
+        _replace_file(path, safetensors.save(tensors, metadata={_HEADER: text, **(metadata or {})}))
 
     @classmethod
     def load(cls, path):
@@ -816,7 +824,16 @@ class MLP:
         FileNotFoundError: [Errno 2] No such file or directory: 'nothing.safetensors'
         """
         path = os.fspath(path)
-        header, tensors = _read_file(path)
+        return cls._read(path, *read_file(path))
+
+    @classmethod
+    def _read(cls, path, metadata, tensors):
+        """The network in a file of this content."""
+        try:
+            header = json.loads(metadata[_HEADER])
+        except ValueError as error:
+            raise ValueError(f"{path}: its fastdl header is not JSON: {error}") from error
+        tensors = {name: each for name, each in tensors.items() if not name.startswith(OTHERS)}
         try:
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']} is not {_FORMAT}, the one known here")
@@ -990,8 +1007,8 @@ def _replace_file(path, content):
         raise
 
 
-def _read_file(path):
-    """The JSON header and the tensors of a saved network."""
+def read_file(path):
+    """The metadata and the tensors of a file that holds a saved network."""
     safetensors = optional_import("safetensors", extra="save")
     with open(path, "rb"):
         pass  # The usual errors, for a file that isn't there or can't be read.
@@ -1003,10 +1020,7 @@ def _read_file(path):
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     if _HEADER not in metadata:
         raise ValueError(f"{path}: a safetensors file, but not one saved by fastdl")
-    try:
-        return json.loads(metadata[_HEADER]), tensors
-    except ValueError as error:
-        raise ValueError(f"{path}: its fastdl header is not JSON: {error}") from error
+    return metadata, tensors
 
 
 def _fill(arrays, tensors):
