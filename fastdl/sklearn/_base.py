@@ -30,9 +30,6 @@ except ImportError:  # scikit-learn before 1.6
 _ACTIVATIONS = {"identity": "linear", "logistic": "sigmoid"}
 _OUTPUT_ACTIVATIONS = {"linear": "identity", "sigmoid": "logistic"}
 
-# scikit-learn's "auto".
-BATCH_SIZE = 200
-
 # Frames from a warning to the caller of `fit` or `partial_fit`, through `_fit` and `with_threads`.
 _STACK = 4
 
@@ -57,7 +54,7 @@ class Target(NamedTuple):
     weight : ndarray (n,) or None
         Of the rows, by their classes.
     noted : dict
-        Attributes that an estimator that has it as the first one takes.
+        Attributes of an estimator with such targets: what further ones have to go with.
     """
 
     values: np.ndarray
@@ -121,8 +118,8 @@ class NetworkEstimator(BaseEstimator, ABC):
         """Refuse parameters that only this estimator has."""
 
     @abstractmethod
-    def _target(self, y, known, classes=None):
-        """The Target that y is, of the same kind and classes as the network's if `known`."""
+    def _target(self, y, noted=None, classes=None):
+        """The Target that y is, or also goes with what was `noted` of another one."""
 
     @abstractmethod
     def _scorer(self, values, weight):
@@ -143,10 +140,13 @@ class NetworkEstimator(BaseEstimator, ABC):
     def _hidden(self):
         return ()
 
-    # Of the linear model, whose constructor does not have them.
+    # The linear model's, whose constructor does not have them.
     activation = "relu"
     dropout = 0.0
     max_fun = None
+
+    # Rows of a step where nobody says otherwise.
+    _auto_batch = 200
 
     # ------------------------------------------------------------------------------------ training
 
@@ -179,8 +179,9 @@ class NetworkEstimator(BaseEstimator, ABC):
         known = hasattr(self, "network_") and (incremental or self.warm_start)
         X, y = self._validated(X, y, dtype, reset=not known)
         if sample_weight is not None:
-            sample_weight = _check_sample_weight(sample_weight, X, dtype=dtype)
-        target = self._target(y, known, classes)
+            sample_weight = _row_weights("sample_weight", sample_weight, X)
+        noted = {name: getattr(self, name) for name in self._noted} if known else None
+        target = self._target(y, noted, classes)
         generator = check_random_state(self.random_state)
         sizes = (X.shape[1], *self._hidden(), target.units)
         weights = None if known else self._first_weights(sizes, generator)
@@ -219,7 +220,6 @@ class NetworkEstimator(BaseEstimator, ABC):
         if not known:
             for name, value in target.noted.items():
                 setattr(self, name, value)
-            self.n_outputs_ = target.units
             self.n_layers_ = len(network.sizes)
             last = network.activations[-1].name
             self.out_activation_ = _OUTPUT_ACTIVATIONS.get(last, last)
@@ -305,7 +305,7 @@ class NetworkEstimator(BaseEstimator, ABC):
     def _split(self, rows, sample_weight, target, dtype, generator):
         """Rows to train on, and rows to score after each epoch or None."""
         if self.validation_data is not None:
-            return rows, self._own_validation(dtype)
+            return rows, self._own_validation(dtype, target.noted)
         if not self.early_stopping:
             return rows, None
         count = rows.X.shape[0]
@@ -330,15 +330,15 @@ class NetworkEstimator(BaseEstimator, ABC):
         # What the classes weigh is for training alone.
         return rows.part(chosen), rows._replace(weight=sample_weight).part(kept)
 
-    def _own_validation(self, dtype):
+    def _own_validation(self, dtype, noted):
         given = self.validation_data
         if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
             raise TypeError("validation_data: not a tuple (X, y) or (X, y, sample_weight)")
         X, y, weight = (*given, None)[:3]
         X, y = self._validated(X, y, dtype, reset=False)
         if weight is not None:
-            weight = _check_sample_weight(weight, X, dtype=dtype)
-        return Rows(X, y, weight)
+            weight = _row_weights("validation_data[2]", weight, X)
+        return Rows(X, self._target(y, noted).values, weight)
 
     def _network(self, sizes, target, dtype, weights, generator):
         """A new network, or the one that is there if it is what the parameters still ask for."""
@@ -385,7 +385,7 @@ class NetworkEstimator(BaseEstimator, ABC):
 
     def _rows_of_a_step(self, rows):
         if isinstance(self.batch_size, str):
-            return min(BATCH_SIZE, rows)
+            return min(self._auto_batch, rows)
         if self.batch_size > rows:
             warnings.warn(
                 f"batch_size: {self.batch_size} is clipped to the {rows} rows there are",
@@ -497,6 +497,10 @@ class NetworkEstimator(BaseEstimator, ABC):
 def _row_options(dtype):
     """How scikit-learn is to check rows."""
     return {"accept_sparse": "csr", "dtype": dtype, "order": "C"}
+
+
+def _row_weights(name, weight, X):
+    return checks.finite(name, _check_sample_weight(weight, X, dtype=X.dtype), low=0)
 
 
 def _product(*weights):

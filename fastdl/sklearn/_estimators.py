@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import checks, losses, optimizers
 from ..schedules import InverseTimeDecay
-from ._base import BATCH_SIZE, NetworkEstimator, Target, keep, with_threads
+from ._base import NetworkEstimator, Target, keep, with_threads
 
 NAMES = ("MLPClassifier", "MLPRegressor", "SGDLogisticRegression")
 
@@ -28,13 +28,14 @@ def _trains_by_batches(estimator):
     return True
 
 
-# --------------------------------------------------------------------------------------- classifiers
+# -------------------------------------------------------------------------------------- classifiers
 
 
 class _Classifier(ClassifierMixin, NetworkEstimator):
     """Answers that are classes: a sigmoid for two, a softmax for more, and several labels a row."""
 
     _regresses = False
+    _noted = ("classes_", "n_outputs_", "_multilabel", "_sparse_labels")
 
     @available_if(_trains_by_batches)
     @with_threads
@@ -137,20 +138,19 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         # A single class is that of all rows.
         return (outputs[:, 0] > 0) * (len(self.classes_) - 1)
 
-    def _target(self, y, known, classes=None):
+    def _target(self, y, noted=None, classes=None):
         labels_sparse = sparse.issparse(y)
         check_classification_targets(y)
         kind = type_of_target(y)
-        if labels_sparse:
-            y = y.toarray()
-        if kind == "multilabel-indicator":
-            return self._labels_target(y, known, classes, labels_sparse)
         if kind == "multiclass-multioutput":
-            raise ValueError("y: several columns of classes; use MultiOutputClassifier")
-        if known and self._multilabel:
-            raise ValueError(f"y: shape {y.shape} is not that of {self.n_outputs_} labels a row")
-        if known:
-            classes = self.classes_
+            raise ValueError("y: several columns of classes: use MultiOutputClassifier")
+        if kind == "multilabel-indicator":
+            y = y.toarray() if labels_sparse else y
+            return self._labels_target(y, noted, classes, labels_sparse)
+        if noted:
+            if noted["_multilabel"]:
+                raise ValueError(f"y: shape {y.shape} is not {noted['n_outputs_']} labels a row")
+            classes = noted["classes_"]
         elif classes is None:
             classes = np.unique(y)
         codes = np.searchsorted(classes, y)
@@ -161,36 +161,44 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         weight = None
         if self.class_weight is not None:
             weight = compute_class_weight(self.class_weight, classes=classes, y=y)[codes]
-        noted = {"classes_": classes, "_multilabel": False, "_sparse_labels": False}
-        if len(classes) > 2:
-            return Target(
-                codes,
-                "categorical_crossentropy",
-                len(classes),
-                classes=codes,
-                weight=weight,
-                noted=noted,
-            )
+        several = len(classes) > 2
+        units = len(classes) if several else 1
         return Target(
-            codes[:, None], "binary_crossentropy", 1, classes=codes, weight=weight, noted=noted
+            codes if several else codes[:, None],
+            "categorical_crossentropy" if several else "binary_crossentropy",
+            units,
+            classes=codes,
+            weight=weight,
+            noted={
+                "classes_": classes,
+                "n_outputs_": units,
+                "_multilabel": False,
+                "_sparse_labels": False,
+            },
         )
 
-    def _labels_target(self, y, known, classes, labels_sparse):
+    def _labels_target(self, y, noted, classes, labels_sparse):
         units = y.shape[1]
-        if known and (not self._multilabel or units != self.n_outputs_):
-            raise ValueError(f"y: shape {y.shape} is not that of the classes {self.classes_}")
-        if not known and classes is not None and len(classes) != units:
+        if noted and (not noted["_multilabel"] or units != noted["n_outputs_"]):
+            raise ValueError(f"y: shape {y.shape} is not that of classes {noted['classes_']}")
+        if not noted and classes is not None and len(classes) != units:
             raise ValueError(f"classes: {len(classes)} are not the {units} columns of y")
         weight = None
         if self.class_weight is not None:
             weight = compute_sample_weight(self.class_weight, y)
-        noted = {
-            "classes_": np.arange(units),
-            "_multilabel": True,
-            "_sparse_labels": labels_sparse,
-        }
-        values = y.astype(np.float32)
-        return Target(values, "binary_crossentropy", units, units, weight=weight, noted=noted)
+        return Target(
+            y.astype(np.float32),
+            "binary_crossentropy",
+            units,
+            factor=units,
+            weight=weight,
+            noted={
+                "classes_": np.arange(units),
+                "n_outputs_": units,
+                "_multilabel": True,
+                "_sparse_labels": labels_sparse,
+            },
+        )
 
     def _scorer(self, values, weight):
         if self._multilabel:
@@ -439,6 +447,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):
     """
 
     _regresses = True
+    _noted = ("n_outputs_",)
 
     def __init__(
         self,
@@ -522,19 +531,20 @@ class MLPRegressor(RegressorMixin, _Perceptron):
         if not isinstance(self.loss, losses.Loss):
             checks.choice("loss", self.loss, ("squared_error", "poisson"))
 
-    def _target(self, y, known, classes=None):
+    def _target(self, y, noted=None, classes=None):
         units = y.shape[1] if y.ndim > 1 else 1
-        if known and units != self.n_outputs_:
-            raise ValueError(f"y: shape {y.shape} is not that of {self.n_outputs_} outputs")
-        values = y.reshape(len(y), units)
-        if isinstance(self.loss, losses.Loss):
-            return Target(values, self.loss, units)
-        if self.loss == "poisson":
-            if not (values >= 0).all():
+        if noted and units != noted["n_outputs_"]:
+            raise ValueError(f"y: shape {y.shape} is not that of {noted['n_outputs_']} outputs")
+        loss, factor, report = self.loss, 1.0, 1.0
+        if self.loss == "squared_error":
+            # Descend on half the sum over the outputs, report half the mean.
+            loss, factor, report = "mean_squared_error", units / 2, 1 / units
+        elif self.loss == "poisson":
+            if not (y >= 0).all():
                 raise ValueError("y: the loss 'poisson' takes no numbers below 0")
-            return Target(values, _POISSON, units, units)
-        # Descend on half the sum over the outputs, report half the mean.
-        return Target(values, "mean_squared_error", units, units / 2, 1 / units)
+            loss, factor = _POISSON, units
+        values = y.reshape(len(y), units)
+        return Target(values, loss, units, factor, report, noted={"n_outputs_": units})
 
     def _start(self, known, *arguments):
         super()._start(known, *arguments)
@@ -601,7 +611,8 @@ class SGDLogisticRegression(_Classifier):
     eta0 : float, default 0.01
         The first learning rate.
     power_t : float, default 0.5
-    batch_size : int or "auto", default 32
+    batch_size : int or "auto", default "auto"
+        Rows of a step; "auto" is 32 or all there are.
     max_iter, tol, shuffle, random_state, verbose, warm_start, early_stopping, validation_fraction,
     n_iter_no_change, class_weight, validation_data, dtype, n_threads
         As for `MLPClassifier`, but for defaults: 1000 epochs, of which 5 without an improvement of
@@ -639,7 +650,7 @@ class SGDLogisticRegression(_Classifier):
         learning_rate="constant",
         eta0=0.01,
         power_t=0.5,
-        batch_size=32,
+        batch_size="auto",
         max_iter=1000,
         tol=1e-3,
         shuffle=True,
@@ -655,6 +666,8 @@ class SGDLogisticRegression(_Classifier):
         n_threads=None,
     ):
         keep(self, locals())
+
+    _auto_batch = 32
 
     @property
     def coef_(self):
@@ -712,7 +725,7 @@ class SGDLogisticRegression(_Classifier):
                 "learning_rate: 'optimal' is for the optimizers 'sgd' and 'momentum' and alpha > 0"
             )
         first = self.alpha**-0.25  # its slope of the loss, by which to divide, is at most 1
-        rows = BATCH_SIZE if self.batch_size == "auto" else self.batch_size
+        rows = self._auto_batch if self.batch_size == "auto" else self.batch_size
         return InverseTimeDecay(first, 1 / (first * self.alpha * rows), 1.0)
 
     def _penalties(self, weight):
