@@ -9,7 +9,6 @@ from .._optional import optional_import
 
 optional_import("sklearn", extra="sklearn")
 
-from ._estimators import MLPClassifier, MLPRegressor, SGDLogisticRegression  # noqa: E402
-from ._files import load  # noqa: E402
+from ._estimators import MLPClassifier, MLPRegressor, SGDLogisticRegression, load  # noqa: E402
 
 __all__ = ["MLPClassifier", "MLPRegressor", "SGDLogisticRegression", "load"]

@@ -451,7 +451,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         --------
         >>> import os, tempfile
         >>> from fastdl.sklearn import MLPRegressor, load
-        >>> model = MLPRegressor((4,), max_iter=300, tol=0.01, random_state=0)
+        >>> model = MLPRegressor(hidden_layer_sizes=4, tol=0.01, random_state=0)
         >>> model = model.fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 2.0])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     model.save(os.path.join(folder, "line.safetensors"))

@@ -13,9 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from .. import checks, losses, optimizers
 from ..schedules import InverseTimeDecay
+from . import _files
 from ._base import NetworkEstimator, Target, keep, with_threads
-
-NAMES = ("MLPClassifier", "MLPRegressor", "SGDLogisticRegression")
 
 _SOLVERS = ("lbfgs", "sgd", "adam")
 _COURSES = ("constant", "invscaling", "adaptive")
@@ -66,6 +65,11 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         ValueError, TypeError
             As `fit`; also if the first call has no `classes`, or a later one others.
         """
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight: {self.class_weight!r} does not go with partial_fit, which never "
+                "sees all rows: give a dict"
+            )
         known = hasattr(self, "classes_")
         if not known and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -441,7 +445,8 @@ class MLPRegressor(RegressorMixin, _Perceptron):
     >>> import numpy as np
     >>> from fastdl.sklearn import MLPRegressor
     >>> X = np.linspace(-3, 3, 200)[:, None]
-    >>> model = MLPRegressor((32,), "tanh", solver="lbfgs", random_state=0).fit(X, np.sin(X[:, 0]))
+    >>> model = MLPRegressor(hidden_layer_sizes=32, activation="tanh", solver="lbfgs")
+    >>> model = model.fit(X, np.sin(X[:, 0]))
     >>> bool(model.score(X, np.sin(X[:, 0])) > 0.99)
     True
     """
@@ -735,3 +740,36 @@ class SGDLogisticRegression(_Classifier):
 
     def _first_weights(self, sizes, generator):
         return [np.zeros(sizes), np.zeros(sizes[1])]
+
+
+# ------------------------------------------------------------------------------------------- files
+
+
+def load(path):
+    """Read an estimator that `save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    MLPClassifier, MLPRegressor or SGDLogisticRegression
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged or holds no estimator of fastdl's.
+    ImportError
+        If the package safetensors is missing.
+    OSError
+        If the file can't be read.
+
+    Examples
+    --------
+    >>> from fastdl.sklearn import load
+    >>> load("nothing.safetensors")
+    Traceback (most recent call last):
+    FileNotFoundError: [Errno 2] No such file or directory: 'nothing.safetensors'
+    """
+    return _files.load(path, (MLPClassifier, MLPRegressor, SGDLogisticRegression))

@@ -43,35 +43,8 @@ def save(estimator, path):
     )
 
 
-def load(path):
-    """Read an estimator that `save` wrote.
-
-    Parameters
-    ----------
-    path : path-like
-
-    Returns
-    -------
-    MLPClassifier, MLPRegressor or SGDLogisticRegression
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged or holds no estimator of fastdl's.
-    ImportError
-        If the package safetensors is missing.
-    OSError
-        If the file can't be read.
-
-    Examples
-    --------
-    >>> from fastdl.sklearn import load
-    >>> load("nothing.safetensors")
-    Traceback (most recent call last):
-    FileNotFoundError: [Errno 2] No such file or directory: 'nothing.safetensors'
-    """
-    from . import _estimators
-
+def load(path, classes):
+    """The estimator in a file that `save` wrote, of one of these classes."""
     path = os.fspath(path)
     metadata, tensors = read_file(path)
     if _HEADER not in metadata:
@@ -81,8 +54,9 @@ def load(path):
         header = json.loads(metadata[_HEADER])
         if header["format"] != _FORMAT:
             raise ValueError(f"format {header['format']} is not {_FORMAT}, the one known here")
-        name = checks.choice("class", header["class"], _estimators.NAMES)
-        estimator = getattr(_estimators, name)(**_decoded(header["parameters"]))
+        by_name = {each.__name__: each for each in classes}
+        kind = by_name[checks.choice("class", header["class"], by_name)]
+        estimator = kind(**_decoded(header["parameters"]))
         vars(estimator).update(_decoded(header["attributes"]))
         best = tensors.get(_BEST)
         if best is not None and (best.shape, best.dtype) != (
