@@ -1,5 +1,6 @@
 """What happens between the steps of `MLP.fit`: Keras's callbacks, with their names and rules."""
 
+import math
 import sys
 import time
 import warnings
@@ -67,6 +68,17 @@ class Callback:
     def on_train_progress(self, batch, logs=None):
         """Called a few times a second after a step, with the means over the epoch so far."""
 
+    def _epochs_ahead(self):
+        """How many epochs may end before it has to be told of the last one, and at once.
+
+        Those before it are passed, all at a time; History and ProgressBar can always wait.
+        """
+        hooks = "on_epoch_begin", "on_epoch_end"
+        return 1 if _overrides(self, hooks, by=(History, ProgressBar)) else math.inf
+
+    def _pass_epochs(self, first, logs, begun):
+        """Take note of epochs that have ended, as `CallbackList.pass_epochs` says."""
+
 
 class CallbackList:
     """Callbacks called one after the other."""
@@ -77,18 +89,13 @@ class CallbackList:
             callback.set_params(params)
             callback.set_model(model)
 
-    def overrides(self, *hooks, by=()):
-        """Whether a callback defines one of these hooks, in another way than these classes do."""
-        return any(
-            getattr(getattr(callback, hook), "__func__", None)
-            not in [getattr(known, hook) for known in (Callback, *by)]
-            for callback in self._callbacks
-            for hook in hooks
-        )
+    def overrides(self, *hooks):
+        """Whether a callback defines one of these hooks."""
+        return any(_overrides(callback, hooks) for callback in self._callbacks)
 
-    def follow_epochs(self):
-        """Whether a callback has to be called between two epochs, not a while later."""
-        return self.overrides("on_epoch_begin", "on_epoch_end", by=(History, ProgressBar))
+    def epochs_ahead(self):
+        """How many epochs may end before the last of them has to be told of at once."""
+        return min(callback._epochs_ahead() for callback in self._callbacks)
 
     def call(self, hook, *arguments):
         """Call this hook of all."""
@@ -101,8 +108,16 @@ class CallbackList:
         `logs` holds a list for each metric; `begun` steps of the epoch after them have been taken.
         """
         for callback in self._callbacks:
-            if isinstance(callback, (History, ProgressBar)):
-                callback._pass_epochs(first, logs, begun)
+            callback._pass_epochs(first, logs, begun)
+
+
+def _overrides(callback, hooks, by=()):
+    """Whether it defines one of these hooks, in another way than these classes do."""
+    return any(
+        getattr(getattr(callback, hook), "__func__", None)
+        not in [getattr(known, hook) for known in (Callback, *by)]
+        for hook in hooks
+    )
 
 
 class History(Callback):
@@ -266,6 +281,17 @@ class EarlyStopping(_Monitor):
         elif self.wait >= self.patience:
             self.stopped_epoch = epoch
             self.model.stop_training = True
+
+    def _epochs_ahead(self):
+        # Each epoch brings the end nearer by one at most. Called after every one of them, a small
+        # network on few rows trained several times as long.
+        if type(self) is not EarlyStopping or self.restore_best_weights:
+            return super()._epochs_ahead()
+        return max(1, self.patience - self.wait)
+
+    def _pass_epochs(self, first, logs, begun):
+        for epoch, values in enumerate(zip(*logs.values(), strict=True), first):
+            self.on_epoch_end(epoch, dict(zip(logs, values, strict=True)))
 
     def on_train_end(self, logs=None):
         """Go back to the best weights, if asked for."""

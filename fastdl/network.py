@@ -390,7 +390,6 @@ class MLP:
         )
         order = np.empty(len(data.inputs), np.int64) if training.shuffle else None
         every_step = hooks.overrides("on_train_batch_begin", "on_train_batch_end")
-        every_epoch = validation is not None or hooks.follow_epochs()
         epoch, step, current, logs = epochs.start, 0, 0.0, {}
         shown = time.perf_counter()
         while epoch < epochs.stop:
@@ -398,7 +397,9 @@ class MLP:
                 hooks.call("on_epoch_begin", epoch, {})
             if every_step:
                 hooks.call("on_train_batch_begin", step, {})
-            ahead = 1 if every_epoch else epochs.stop - epoch
+            ahead = epochs.stop - epoch
+            if ahead > 1:
+                ahead = 1 if validation is not None else min(ahead, hooks.epochs_ahead())
             rates = state.rates(1 if every_step else ahead * steps - step)
             totals = np.zeros((math.ceil((step + len(rates)) / steps), 3))
             totals[0] = current

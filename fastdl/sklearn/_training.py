@@ -67,12 +67,27 @@ class Progress(Callback):
         self._first_rate = first_rate
         self.stopped = False
 
+    def _epochs_ahead(self):
+        # None of so many epochs can be the one that ends it. Called after each of them, training of
+        # a small network on few rows took up to half as long again.
+        it = self._estimator
+        if it.verbose or self._validation is not None or self._course == "invscaling":
+            return 1
+        return it.n_iter_no_change - it._waited + 1
+
+    def _pass_epochs(self, first, logs, begun):
+        for loss in logs["loss"]:
+            self._note(loss)
+
     def on_epoch_end(self, epoch, logs):
         """Note loss and score, and see whether they improved."""
+        self._note(logs["loss"])
+
+    def _note(self, loss):
         it = self._estimator
         it.n_iter_ += 1
         it.t_ += self._rows
-        it.loss_ = loss = logs["loss"] * self._factor
+        it.loss_ = loss = loss * self._factor
         it.loss_curve_.append(loss)
         if it.verbose:
             print(f"Iteration {it.n_iter_}, loss = {loss:.8f}")
