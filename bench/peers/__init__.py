@@ -2,7 +2,7 @@
 
 `operations` has single operations, `loops` the training loops of the first two assignments,
 `training` epochs of networks on the training engine, `predict` what they answer, `keras_models`
-Keras's own models.
+Keras's own models, `estimators` scikit-learn's and those that take their place.
 """
 
 import functools

@@ -144,10 +144,11 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
 
     def _target(self, y, noted=None, classes=None):
         labels_sparse = sparse.issparse(y)
-        check_classification_targets(y)
         kind = type_of_target(y)
         if kind == "multiclass-multioutput":
             raise ValueError("y: several columns of classes: use MultiOutputClassifier")
+        if kind not in ("binary", "multiclass", "multilabel-indicator"):
+            check_classification_targets(y)  # raises
         if kind == "multilabel-indicator":
             y = y.toarray() if labels_sparse else y
             return self._labels_target(y, noted, classes, labels_sparse)
