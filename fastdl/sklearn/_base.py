@@ -11,7 +11,12 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    assert_all_finite,
+    check_is_fitted,
+    column_or_1d,
+)
 
 from .. import _engine, activations, backends, checks, optimizers
 from ..network import MLP, Training
@@ -20,7 +25,11 @@ from ._training import Progress, Validation, descend
 
 try:
     from sklearn.utils.validation import validate_data
+
+    # The engine looks for what is not finite when it looks for zeros.
+    _FINITE_LATER = {"ensure_all_finite": False}
 except ImportError:  # scikit-learn before 1.6
+    _FINITE_LATER = {}
 
     def validate_data(estimator, *arguments, **options):
         return estimator._validate_data(*arguments, **options)
@@ -297,6 +306,7 @@ class NetworkEstimator(BaseEstimator, ABC):
             multi_output=True,
             y_numeric=self._regresses,
             **_row_options(dtype),
+            **_FINITE_LATER,
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -381,7 +391,12 @@ class NetworkEstimator(BaseEstimator, ABC):
             weight = weight * (factor * count / total)
         elif factor != 1:
             weight = np.full(count, factor, network.dtype)
-        return network._data(rows.X, rows.values, weight), total
+        try:
+            return network._data(rows.X, rows.values, weight), total
+        except ValueError:
+            # In scikit-learn's words, if it is about X.
+            assert_all_finite(rows.X, input_name="X", estimator_name=type(self).__name__)
+            raise
 
     def _rows_of_a_step(self, rows):
         if isinstance(self.batch_size, str):
