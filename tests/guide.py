@@ -6,6 +6,8 @@ a logistic regression is what the guide trains, or may stand in. Run as a progra
 scores of all with both, MNIST's filters included:
 
     python tests/guide.py
+
+The two longest have less to do where `quick` is set, for the tests.
 """
 
 import time
@@ -97,7 +99,7 @@ def scaled_with_searched_alpha(models):
     return GridSearchCV(pipeline, grid, cv=3).fit(X, y).best_score_
 
 
-def alphas(models):
+def alphas(models, quick=False):
     """Varying regularisation: five alphas on three shapes of two classes."""
     X, y = make_classification(
         n_features=2, n_redundant=0, n_informative=2, random_state=0, n_clusters_per_class=1
@@ -111,7 +113,7 @@ def alphas(models):
     scores = []
     for X, y in shapes:
         X, X_test, y, y_test = train_test_split(X, y, test_size=0.4, random_state=42)
-        for alpha in np.logspace(-1, 1, 5):
+        for alpha in np.logspace(-1, 1, 2 if quick else 5):
             model = models.MLPClassifier(
                 solver="lbfgs",
                 alpha=alpha,
@@ -135,21 +137,20 @@ CURVES = [
 ]
 
 
-def training_curves(models):
+def training_curves(models, quick=False):
     """Stochastic learning strategies: seven of them on four sets."""
-    digits = load_digits(return_X_y=True)
     sets = [
         (load_iris(return_X_y=True), 400),
-        (digits, 15),
+        (load_digits(return_X_y=True), 15),
         (make_circles(noise=0.2, factor=0.5, random_state=1), 400),
         (make_moons(noise=0.3, random_state=0), 400),
     ]
     scores = []
-    for (X, y), max_iter in sets:
+    for (X, y), max_iter in sets[1:2] if quick else sets:
         X = MinMaxScaler().fit_transform(X)
         for parameters in CURVES:
-            parameters = {"learning_rate_init": 0.2, **parameters}
-            model = models.MLPClassifier(random_state=0, max_iter=max_iter, **parameters)
+            parameters = {"learning_rate_init": 0.2, "max_iter": max_iter, **parameters}
+            model = models.MLPClassifier(random_state=0, **parameters)
             scores.append(model.fit(X, y).score(X, y))
             assert len(model.loss_curve_) == model.n_iter_
     return float(np.mean(scores))

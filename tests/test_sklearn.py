@@ -1,12 +1,14 @@
 """The estimators of fastdl.sklearn: scikit-learn's rules, and scikit-learn's own numbers."""
 
 import copy
+import functools
 import inspect
 import os
 import pickle
 import signal
 import warnings
 
+import guide
 import joblib
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
+from threadpoolctl import threadpool_limits
 
 import fastdl
 from fastdl import _kernels, activations, backends, optimizers
@@ -74,8 +77,9 @@ def parameters_of(model):
 
 # ---------------------------------------------------------------------------- scikit-learn's checks
 
-# Single precision, the default, is as precise as this check demands for double precision only:
-# see the two tests below.
+# Rows with whole weights train as rows that are there as often: to more digits than single
+# precision has, the default here, and only where a step takes all rows, which the linear model's
+# does not. Both are so in scikit-learn's own perceptron: see the two tests below.
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data",
     "check_sample_weight_equivalence_on_sparse_data",
@@ -93,8 +97,10 @@ def test_scikit_learns_checks_pass(estimator):
 
 @pytest.mark.parametrize("check", sorted(EXPECTED_FAILURES))
 @pytest.mark.parametrize("kind", ESTIMATORS)
-def test_what_is_expected_to_fail_passes_in_double_precision(kind, check):
-    getattr(estimator_checks, check)(kind.__name__, kind(dtype="float64", max_iter=20))
+@pytest.mark.filterwarnings("ignore:batch_size")
+def test_what_fails_passes_in_double_precision_with_whole_batches(kind, check):
+    model = kind(dtype="float64", batch_size=200, max_iter=20)
+    getattr(estimator_checks, check)(kind.__name__, model)
 
 
 class InSinglePrecision(neural_network.MLPClassifier):
@@ -104,11 +110,16 @@ class InSinglePrecision(neural_network.MLPClassifier):
         return super().fit(X.astype(np.float32), y, sample_weight)
 
 
-def test_and_fails_for_scikit_learns_own_in_single_precision():
+class InDoublePrecision(neural_network.MLPClassifier):
+    """scikit-learn's own, under a name for which it makes no exceptions."""
+
+
+@pytest.mark.parametrize(
+    "theirs", [InSinglePrecision(), InDoublePrecision(batch_size=8, max_iter=20)], ids=repr
+)
+def test_what_fails_does_so_for_scikit_learns_own(theirs):
     with pytest.raises(AssertionError, match="not equivalent"):
-        estimator_checks.check_sample_weight_equivalence_on_dense_data(
-            "MLPClassifier", InSinglePrecision()
-        )
+        estimator_checks.check_sample_weight_equivalence_on_dense_data("theirs", theirs)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +140,7 @@ def test_the_linear_model_shares_the_names_of_sgd_classifier():
     missing = {"fit_intercept", "epsilon", "n_jobs", "average"}
     assert set(wanted) - set(own) == missing
     same = {name for name in set(own) & set(wanted) if own[name].default == wanted[name].default}
-    assert set(own) & set(wanted) - same == {"loss", "learning_rate", "verbose"} - same
+    assert (set(own) & set(wanted)) - same <= {"loss", "learning_rate", "eta0", "verbose"}
 
 
 # --------------------------------------------------------------------------- scikit-learn's numbers
@@ -432,7 +443,7 @@ def test_layers_have_activations_and_dropout_of_their_own(kind):
 def test_a_linear_model_is_the_network_without_hidden_layers():
     linear = SGDLogisticRegression(penalty=None, eta0=0.01, random_state=0, max_iter=40, tol=0)
     layer = MLPClassifier(
-        (), alpha=0, optimizer=optimizers.Adam(0.01), batch_size=32, max_iter=40, tol=0
+        (), alpha=0, optimizer=optimizers.Adam(0.01), batch_size=8, max_iter=40, tol=0
     )
     losses = [model.fit(X, THREE).loss_curve_[-1] for model in (linear, layer)]
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
@@ -877,3 +888,20 @@ def test_digits_are_learnt():
     digits, y = load_digits(return_X_y=True)
     model = MLPClassifier((64,), dropout=0.2, early_stopping=True, random_state=0, max_iter=60)
     assert model.fit(digits[:1300] / 16, y[:1300]).score(digits[1300:] / 16, y[1300:]) > 0.85
+
+
+# What rows of the tests differ by, where training draws other numbers.
+CLOSE = 0.02
+
+
+@pytest.mark.parametrize(
+    "example",
+    [each for each in guide.EXAMPLES if each is not guide.mnist_filters],
+    ids=lambda example: example.__name__,
+)
+def test_examples_of_the_user_guide_reach_their_scores(example):
+    if example in (guide.alphas, guide.training_curves):
+        example = functools.partial(example, quick=True)
+    with threadpool_limits(1):
+        found, wanted = (guide.score(example, models) for models in (guide.OURS, guide.THEIRS))
+    assert found >= wanted - CLOSE

@@ -614,11 +614,11 @@ class SGDLogisticRegression(_Classifier):
     learning_rate : {"constant", "optimal", "invscaling", "adaptive"}, default "constant"
         "optimal" is 1 / (alpha * (t0 + t)) after t rows, t0 by L. Bottou's rule, for "sgd" and
         "momentum"; "invscaling" and "adaptive" are those of `MLPClassifier`.
-    eta0 : float, default 0.01
+    eta0 : float, default 0.03
         The first learning rate.
     power_t : float, default 0.5
     batch_size : int or "auto", default "auto"
-        Rows of a step; "auto" is 32 or all there are.
+        Rows of a step; "auto" is 8 or all there are.
     max_iter, tol, shuffle, random_state, verbose, warm_start, early_stopping, validation_fraction,
     n_iter_no_change, class_weight, validation_data, dtype, n_threads
         As for `MLPClassifier`, but for defaults: 1000 epochs, of which 5 without an improvement of
@@ -654,7 +654,7 @@ class SGDLogisticRegression(_Classifier):
         optimizer="adam",
         momentum=0.9,
         learning_rate="constant",
-        eta0=0.01,
+        eta0=0.03,
         power_t=0.5,
         batch_size="auto",
         max_iter=1000,
@@ -673,7 +673,7 @@ class SGDLogisticRegression(_Classifier):
     ):
         keep(self, locals())
 
-    _auto_batch = 32
+    _auto_batch = 8
 
     @property
     def coef_(self):
