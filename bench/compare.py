@@ -79,6 +79,7 @@ LIMITS = (
     Limit(keras_models.FIT, 12, ("Keras (JAX)",)),
     Limit(keras_models.PREDICT, 200, ("Keras",)),
     Limit(estimators.MNIST, 12, ("scikit-learn",)),
+    Limit(estimators.MNIST_FREE, 12, ("scikit-learn",)),
     Limit(estimators.DIGITS, 12, ("scikit-learn",)),
     Limit(estimators.COVERTYPE, 5, ("scikit-learn",)),
 )

@@ -18,6 +18,7 @@ from fastdl import datasets
 from . import Job
 
 MNIST = "MNIST, batches of 32"
+MNIST_FREE = "MNIST, batches of 32, no penalty"
 DIGITS = "digits, batches of 32"
 DIGITS_AUTO = "digits, batches of 200"
 COVERTYPE = "100,000 rows of 54 features, 7 classes"
@@ -69,11 +70,16 @@ def covertype():
     return X[:rows], y[:rows], X[rows:], y[rows:]
 
 
+HIDDEN = (128, 128, 128)  # as in the course
+
 TASKS = {
-    MNIST: Task(mnist, {"batch_size": 32}, 2, 3, 0.0015),
-    DIGITS: Task(digits, {"batch_size": 32}, 20, 60, 0.004),
+    MNIST: Task(mnist, {"hidden_layer_sizes": HIDDEN, "batch_size": 32}, 5, 3, 0.0015),
+    MNIST_FREE: Task(
+        mnist, {"hidden_layer_sizes": HIDDEN, "batch_size": 32, "alpha": 0}, 5, 3, 0.0015
+    ),
+    DIGITS: Task(digits, {"batch_size": 32}, 50, 60, 0.004),
     DIGITS_AUTO: Task(digits, {}, 50, 150, 0.004),
-    COVERTYPE: Task(covertype, {"hidden_layer_sizes": (64, 64)}, 2, 6, 0.002),
+    COVERTYPE: Task(covertype, {"hidden_layer_sizes": (64, 64)}, 5, 6, 0.002),
 }
 
 
