@@ -870,6 +870,21 @@ def test_targets_that_are_wrong_are_named():
         small(MLPRegressor).fit(X, NUMBERS).partial_fit(X, NUMBER)
 
 
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix], ids=["dense", "sparse"])
+@pytest.mark.parametrize("parameters", [{}, {"early_stopping": True}], ids=["plain", "held"])
+@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_rows_that_are_not_finite_are_refused(form, parameters, value, name):
+    wrong = X.copy()
+    wrong[-1, 0] = value
+    model = small(MLPClassifier, **parameters)
+    with pytest.raises(ValueError, match=f"^Input X contains {name}"):
+        model.fit(form(wrong), THREE)
+    with pytest.raises(ValueError, match=f"^Input X contains {name}"):
+        small(MLPClassifier, validation_data=(form(wrong), THREE)).fit(X, THREE)
+    with pytest.raises(ValueError, match=f"^Input X contains {name}"):
+        model.fit(X, THREE).predict(form(wrong))
+
+
 def test_weights_that_became_infinite_are_an_error():
     model = small(MLPRegressor, solver="sgd", learning_rate_init=1e30, max_iter=3)
     with np.errstate(all="ignore"), pytest.raises(ValueError, match="non-finite parameter"):

@@ -186,7 +186,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         optimizer, course = self._rule()
         dtype = self._dtype(optimizer)
         known = hasattr(self, "network_") and (incremental or self.warm_start)
-        X, y = self._validated(X, y, dtype, reset=not known)
+        X, y = self._validated(X, y, dtype, reset=not known, **_FINITE_LATER)
         if sample_weight is not None:
             sample_weight = _row_weights("sample_weight", sample_weight, X)
         noted = {name: getattr(self, name) for name in self._noted} if known else None
@@ -198,9 +198,9 @@ class NetworkEstimator(BaseEstimator, ABC):
         held = None
         if optimizer is not None:
             training, held = self._split(training, sample_weight, target, dtype, generator)
-        network = self._network(sizes, target, dtype, weights, generator)
+        network, asked = self._network(sizes, target, dtype, weights, generator)
         data, weight = self._data(network, training, target.factor)
-        self._start(known, network, target, optimizer)
+        self._start(known, network, asked, target, optimizer)
         if optimizer is None:
             network._network.penalise(*self._penalties(weight))
             interrupted, trouble = False, self._descend(network, data, target)
@@ -223,7 +223,7 @@ class NetworkEstimator(BaseEstimator, ABC):
             warnings.warn(trouble, ConvergenceWarning, stacklevel=_STACK)
         return self
 
-    def _start(self, known, network, target, optimizer):
+    def _start(self, known, network, asked, target, optimizer):
         """The attributes that a fit begins with."""
         scored = optimizer is not None and (self.early_stopping or self.validation_data is not None)
         if not known:
@@ -244,7 +244,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         if self.early_stopping and known and self._best_parameters is None:
             # Where the last fit ended is the best so far.
             self._best_parameters = network._network.parameters.copy()
-        self.network_ = network
+        self.network_, self._asked = network, asked
         self.n_iter_ = 0
 
     def _train(self, network, data, target, held, batch, optimizer, course, incremental):
@@ -296,7 +296,7 @@ class NetworkEstimator(BaseEstimator, ABC):
 
     # -------------------------------------------------------------------------- rows, and a network
 
-    def _validated(self, X, y, dtype, reset):
+    def _validated(self, X, y, dtype, reset, **options):
         """X as rows of `dtype`, and y with one dimension if it has one column."""
         X, y = validate_data(
             self,
@@ -306,7 +306,7 @@ class NetworkEstimator(BaseEstimator, ABC):
             multi_output=True,
             y_numeric=self._regresses,
             **_row_options(dtype),
-            **_FINITE_LATER,
+            **options,
         )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -351,31 +351,37 @@ class NetworkEstimator(BaseEstimator, ABC):
         return Rows(X, self._target(y, noted).values, weight)
 
     def _network(self, sizes, target, dtype, weights, generator):
-        """A new network, or the one that is there if it is what the parameters still ask for."""
-        options = {
-            "activation": self._activations(len(sizes) - 2),
-            "dropout": self.dropout,
+        """A new network, or the one that is there if it is what the parameters still ask for.
+
+        And that, the arguments of `MLP`.
+        """
+        rates = list(self.dropout) if np.iterable(self.dropout) else self.dropout
+        asked = {
+            "sizes": sizes,
+            "activation": self._activations(),
+            "dropout": rates,
             "loss": target.loss,
             "dtype": dtype,
         }
         if weights is not None:
-            network = MLP(sizes, seed=generator.randint(2**31 - 1), **options)
+            network = MLP(seed=generator.randint(2**31 - 1), **asked)
             network.set_weights(weights)
-            return network
+            return network, asked
         old = self.network_
         if old.sizes != sizes:
             raise ValueError(
                 f"hidden_layer_sizes: layers of {sizes} units are not those of the network that "
                 f"goes on, {old.sizes}"
             )
-        network = MLP(sizes, seed=old.seed, **options)
-        same = {"l1": old.l1, "l2": old.l2}
-        if network._config() | same == old._config():
-            return old
+        if asked == self._asked:  # to make one takes as long as some steps
+            return old, asked
+        network = MLP(seed=old.seed, **asked)
+        if network._config() | {"l1": old.l1, "l2": old.l2} == old._config():
+            return old, asked
         network.set_weights(old.weights)
-        return network
+        return network, asked
 
-    def _activations(self, hidden):
+    def _activations(self):
         if isinstance(self.activation, (list, tuple, np.ndarray)):
             return [as_activation(each) for each in self.activation]
         return as_activation(self.activation)

@@ -144,7 +144,9 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
 
     def _target(self, y, noted=None, classes=None):
         labels_sparse = sparse.issparse(y)
-        kind = type_of_target(y)
+        # To find that out takes as long as some steps of a small network.
+        plain = not labels_sparse and y.ndim == 1 and y.dtype.kind in "biuU"
+        kind = "multiclass" if plain else type_of_target(y)
         if kind == "multiclass-multioutput":
             raise ValueError("y: several columns of classes: use MultiOutputClassifier")
         if kind not in ("binary", "multiclass", "multilabel-indicator"):

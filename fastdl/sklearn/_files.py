@@ -17,7 +17,7 @@ _HEADER = "fastdl.sklearn"
 _BEST = f"{OTHERS}best_parameters"
 
 # Attributes that are not of JSON, and are restored in another way.
-_APART = ("network_", "_best_parameters")
+_APART = ("network_", "_best_parameters", "_asked")
 
 
 def save(estimator, path):
@@ -67,6 +67,7 @@ def load(path, classes):
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not an estimator saved by fastdl: {error!r}") from error
     estimator.network_, estimator._best_parameters = network, best
+    estimator._asked = None
     return estimator
 
 
