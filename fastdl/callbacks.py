@@ -282,17 +282,6 @@ class EarlyStopping(_Monitor):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
-    def _epochs_ahead(self):
-        # Each epoch brings the end nearer by one at most. Called after every one of them, a small
-        # network on few rows trained several times as long.
-        if type(self) is not EarlyStopping or self.restore_best_weights:
-            return super()._epochs_ahead()
-        return max(1, self.patience - self.wait)
-
-    def _pass_epochs(self, first, logs, begun):
-        for epoch, values in enumerate(zip(*logs.values(), strict=True), first):
-            self.on_epoch_end(epoch, dict(zip(logs, values, strict=True)))
-
     def on_train_end(self, logs=None):
         """Go back to the best weights, if asked for."""
         if self.verbose and self.stopped_epoch:
