@@ -137,8 +137,7 @@ class Network:
         self.slopes = tuple(activation.slope for activation in activations)
         self.dropout = (*dropout, 0.0)
         self.loss = loss
-        self.l1, self.l2 = l1, l2
-        self.penalties = [(l1, l2), (0.0, 0.0)] * len(activations)
+        self.penalise(l1, l2)
         self.extras = None
         self.seed = seed
         self.iterations = self.epochs = 0
@@ -173,6 +172,11 @@ class Network:
                 else _no_predictor
             )
         return self._predictors[kernels](X, out)
+
+    def penalise(self, l1, l2):
+        """Take these penalties for all weights from the next step on."""
+        self.l1, self.l2 = l1, l2
+        self.penalties = [(l1, l2), (0.0, 0.0)] * (len(self.sizes) - 1)
 
     def _bind(self, parameters):
         self.parameters = parameters
@@ -597,10 +601,10 @@ def _threads(network, rows, products=_THREADED_TRAINING):
     return min(backends.available_threads(), worth) if worth > 1 else 1
 
 
-def gradients(network, data):
+def gradients(network, data, workspace=None):
     """Loss of all rows as one batch, without dropout, and its gradient in each array."""
     kernels = kernels_for(network)
-    workspace = Workspace(network)
+    workspace = workspace or Workspace(network)
     rows = len(data.inputs)
     if isinstance(data.inputs, SparseRows) and rows > ROWS:
         # All at once, they may be too many to be dense.

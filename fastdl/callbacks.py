@@ -579,7 +579,7 @@ class Checkpoint(Callback):
             "callbacks": self._hooks.states(),
             "stopped": self.model.stop_training,
         }
-        self.model._save(self.path, training=training)
+        self.model._save_training(self.path, training)
         self._written = time.perf_counter()
 
 

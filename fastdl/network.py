@@ -33,6 +33,9 @@ _FORMAT = 1
 _HEADER = "fastdl"
 _TRAINING = "fastdl.training"
 
+# The names of its other entries, and of tensors that are not the network's, begin with this.
+_OTHERS = "fastdl."
+
 # Seconds between two calls of `on_train_progress`.
 _PROGRESS_INTERVAL = 0.2
 
@@ -550,7 +553,8 @@ class MLP:
     def _resume(self, path, training):
         """Take over what a checkpoint holds; returns the training that goes on from there."""
         path = os.fspath(path)
-        net, resumed = _load(path)
+        metadata, tensors = read_file(path)
+        net, resumed = MLP._read(path, metadata, tensors), _read_training(path, metadata, tensors)
         if resumed is None:
             raise ValueError(f"resume_from: {path} is a network, but not a Checkpoint's file")
         if net._config() | {"seed": None} != self._config() | {"seed": None}:
@@ -908,10 +912,25 @@ class MLP:
         >>> bool((net.predict(X) == again.predict(X)).all())
         True
         """
-        self._save(os.fspath(path), checks.boolean("include_optimizer", include_optimizer))
+        path = os.fspath(path)
+        checks.boolean("include_optimizer", include_optimizer)
+        self._write(path, include_optimizer)
 
-    def _save(self, path, include_optimizer=True, training=None):
-        """Write the file, and where a training stands: what `_resume` takes."""
+    def _save_training(self, path, training):
+        """`save`, and where a training stands: what `_resume` takes."""
+        tensors, callbacks = {}, []
+        for index, (name, state) in enumerate(training["callbacks"]):
+            state = dict(state)
+            for key in [key for key, value in state.items() if _are_arrays(value)]:
+                prefix = f"{_TRAINING}.{index}.{key}."
+                tensors |= {f"{prefix}{i}": array for i, array in enumerate(state[key])}
+                state[key] = {"arrays": prefix, "count": len(state[key])}
+            callbacks.append([name, state])
+        text = json.dumps(training | {"callbacks": callbacks})  # its numbers may be NaN
+        self._write(path, metadata={_TRAINING: text}, tensors=tensors)
+
+    def _write(self, path, include_optimizer=True, metadata=None, tensors=None):
+        """What `save` does; others may have more in the file, under names of `_OTHERS`."""
         safetensors = optional_import("safetensors.numpy", extra="save")
         written = _custom.pieces(self._network, self.optimizer if include_optimizer else None)
         if written:
@@ -923,7 +942,8 @@ class MLP:
             "epochs": self._network.epochs,
             "optimizer": None,
         }
-        tensors = dict(zip(self._array_names(), self._network.arrays, strict=True))
+        tensors = dict(tensors or {})
+        tensors |= zip(self._array_names(), self._network.arrays, strict=True)
         if include_optimizer and self._state is not None:
             header["optimizer"] = {
                 "given": self._state.given,
@@ -940,16 +960,7 @@ class MLP:
                 "learning_rate: a function that is not of fastdl.schedules can't be saved; "
                 "include_optimizer=False saves the network alone"
             ) from error
-        metadata = {_HEADER: text}
-        if training is not None:
-            for name, state in training["callbacks"]:
-                arrays = [key for key, value in state.items() if _are_arrays(value)]
-                for key in arrays:
-                    prefix = f"{_TRAINING}.{name}.{key}."
-                    tensors |= {f"{prefix}{i}": array for i, array in enumerate(state[key])}
-                    state[key] = {"arrays": prefix, "count": len(state[key])}
-            metadata[_TRAINING] = json.dumps(training)  # its numbers may be NaN
-        _replace_file(path, safetensors.save(tensors, metadata=metadata))
+        _replace_file(path, safetensors.save(tensors, metadata={_HEADER: text, **(metadata or {})}))
 
     @classmethod
     def load(cls, path):
@@ -979,11 +990,14 @@ class MLP:
         Traceback (most recent call last):
         FileNotFoundError: [Errno 2] No such file or directory: 'nothing.safetensors'
         """
-        return _load(os.fspath(path), cls)[0]
+        path = os.fspath(path)
+        return cls._read(path, *read_file(path))
 
     @classmethod
-    def _loaded(cls, path, header, tensors):
-        """The network that a file's settings and arrays describe."""
+    def _read(cls, path, metadata, tensors):
+        """The network in a file of this content."""
+        header = _parsed(path, metadata[_HEADER])
+        tensors = {name: each for name, each in tensors.items() if not name.startswith(_OTHERS)}
         try:
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']} is not {_FORMAT}, the one known here")
@@ -1221,8 +1235,8 @@ def _replace_file(path, content):
         raise
 
 
-def _read_file(path):
-    """The JSON header, the tensors and the training, None without one, of a saved network."""
+def read_file(path):
+    """The metadata and the tensors of a file that holds a saved network."""
     safetensors = optional_import("safetensors", extra="save")
     with open(path, "rb"):
         pass  # The usual errors, for a file that isn't there or can't be read.
@@ -1234,22 +1248,24 @@ def _read_file(path):
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     if _HEADER not in metadata:
         raise ValueError(f"{path}: a safetensors file, but not one saved by fastdl")
-    try:
-        training = json.loads(metadata.get(_TRAINING, "null"))
-        return json.loads(metadata[_HEADER]), tensors, training
-    except ValueError as error:
-        raise ValueError(f"{path}: its fastdl header is not JSON: {error}") from error
+    return metadata, tensors
 
 
-def _load(path, cls=MLP):
-    """The network in a file, and where its training stands."""
-    header, tensors, training = _read_file(path)
-    kept = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_TRAINING)}
+def _read_training(path, metadata, tensors):
+    """Where the training in a file of this content stands; None without one."""
+    training = _parsed(path, metadata.get(_TRAINING, "null"))
     for _, state in training["callbacks"] if training else ():
         for key, value in state.items():
             if isinstance(value, dict) and "arrays" in value:
-                state[key] = [kept[f"{value['arrays']}{i}"] for i in range(value["count"])]
-    return cls._loaded(path, header, tensors), training
+                state[key] = [tensors[f"{value['arrays']}{i}"] for i in range(value["count"])]
+    return training
+
+
+def _parsed(path, text):
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path}: its fastdl header is not JSON: {error}") from error
 
 
 def _are_arrays(value):
