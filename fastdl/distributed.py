@@ -177,11 +177,7 @@ class _Training:
         self.plan = plan
         self.rows = rows
         self.average_every = average_every
-        if model._state is None or plan.optimizer not in (
-            model._state.given,
-            model._state.optimizer,
-        ):
-            model._state = _engine.OptimizerState(plan.optimizer, self.network)
+        model._use(plan.optimizer)
         self.state = model._state
         self.workspace = _engine.Workspace(self.network)
 

@@ -419,9 +419,7 @@ class MLP:
 
         An error that it raises ends the training there.
         """
-        optimizer = training.optimizer
-        if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
-            self._state = _engine.OptimizerState(optimizer, self._network)
+        self._use(training.optimizer)
         self.stop_training = False
         hooks, history = hooks_for(
             self, training.callbacks, training.epochs.stop, training.steps, training.verbose
@@ -435,6 +433,11 @@ class MLP:
             self._position = None
         hooks.call("on_train_end", logs)
         return history
+
+    def _use(self, optimizer):
+        """Go on with an optimizer, or start afresh if it is not the one in use."""
+        if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
+            self._state = _engine.OptimizerState(optimizer, self._network)
 
     def _train_epochs(self, training, workspace, hooks, listen):
         """Take as many steps at a time as the hooks allow; returns the last epoch's metrics.

@@ -379,6 +379,27 @@ def test_a_training_that_was_stopped_stays_stopped(tmp_path):
     assert_same(again, first)
 
 
+def test_callbacks_of_one_class_keep_weights_of_their_own(tmp_path):
+    path = tmp_path / "run.safetensors"
+
+    def stopping():
+        monitors = ("accuracy", "min"), ("loss", "min")  # the best is the first, and the last one
+        return [
+            EarlyStopping(monitor, mode=mode, patience=9, restore_best_weights=True)
+            for monitor, mode in monitors
+        ]
+
+    kept = stopping()
+    trained(X, Y, epochs=3, callbacks=[*kept, callbacks.Checkpoint(path)])
+    again = stopping()
+    trained(X, Y, epochs=3, callbacks=again, resume_from=path)
+    assert kept[0].best_epoch != kept[1].best_epoch
+    for one, other in zip(kept, again, strict=True):
+        assert one.best_epoch == other.best_epoch
+        for array, expected in zip(other.best_weights, one.best_weights, strict=True):
+            np.testing.assert_array_equal(array, expected)
+
+
 def test_a_learning_rate_that_was_lowered_stays_lowered(tmp_path):
     path = tmp_path / "run.safetensors"
     lower = {"monitor": "loss", "min_delta": 10.0, "patience": 1}
