@@ -169,10 +169,13 @@ class Memory(Callback):
 
 
 class First(Callback):
-    """Notes the step that a training goes on from, and kills the process after another one."""
+    """Notes the step that a training goes on from, and kills the process after another one.
 
-    def __init__(self, last):
-        self.last = last
+    But not before there is a checkpoint.
+    """
+
+    def __init__(self, last, checkpoint):
+        self.last, self.checkpoint = last, checkpoint
 
     def on_train_begin(self, logs=None):
         self.step = self.model.iterations
@@ -181,13 +184,15 @@ class First(Callback):
         self.on_train_progress(0)
 
     def on_train_progress(self, batch, logs=None):
-        if self.last is not None and self.model.iterations >= self.last:
+        if self.last is None or self.model.iterations < self.last:
+            return
+        if self.checkpoint.exists():
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def train(folder, report, checkpoint, resumed, last):
     X, y = load(folder)
-    net, sampler, first = network(), Memory(), First(last)
+    net, sampler, first = network(), Memory(), First(last, checkpoint)
     callbacks = [sampler, first, *([Checkpoint(checkpoint, seconds=1)] if checkpoint else [])]
     net.fit(
         X,
