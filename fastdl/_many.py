@@ -61,7 +61,7 @@ def fit_many(
     networks : sequence of MLP
         Different objects; their widths, dropout rates, seeds and losses are their own.
     X, y, validation_data, validation_split, shuffle, sample_weight, class_weight
-        As for `MLP.fit`.
+        As for `MLP.fit`, but rows are arrays, not blocks.
     rows : sequence of array_like of int, optional
         For each network the numbers of the rows of X, y and sample_weight that it gets instead of
         all, such as folds or draws with replacement. Those that share an array share their data.
