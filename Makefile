@@ -16,15 +16,16 @@ PYTHON_SOURCES := $(wildcard fastdl/*.py fastdl/*.pyi fastdl/*/*.py)
 # functions, Keras models and data are set up in one worker only.
 PYTEST_OPTIONS := --numprocesses=2 --dist=loadfile
 
-# What a sanitizer can watch: the compiled module's own work.
-SANITIZED_TESTS := $(patsubst %,$(CURDIR)/tests/test_%.py,\
-  engine parity ops network assignments_planar robustness)
+# What a build for another CPU level, for debugging or for a sanitizer has to show: the modules that say
+# `pytestmark = pytest.mark.each_build` are about what its kernels compute. The others would repeat what
+# the default build has shown, as would those of Numba's kernels.
+EACH_BUILD := -m each_build -k "not numba"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help demo test test-default test-levels test-debug lint sanitize soak ulp compare \
-  cost roofline to-accuracy bench docs dist clean
+  cost roofline to-accuracy streaming bench docs dist clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,26 +38,26 @@ test: test-default test-levels test-debug  ## run the tests on each build that t
 test-default: $(VENV)/installed-test  ## run the tests on the build chosen by default, with coverage
 	$(BIN)/pytest $(PYTEST_OPTIONS) --cov --cov-report=term
 
-test-levels: $(VENV)/installed-test  ## run the tests on each other build
+test-levels: $(VENV)/installed-test  ## run the kernels' tests on the builds for other CPU levels
 	@set -e; for level in $$($(BIN)/python -c \
 	    "from fastdl import backends; print(*backends.supported_cpu_levels()[:-1])"); do \
-	  echo "FASTDL_CPU=$$level $(BIN)/pytest $(PYTEST_OPTIONS)"; \
-	  FASTDL_CPU=$$level $(BIN)/pytest $(PYTEST_OPTIONS); \
+	  echo "tests of the kernels, FASTDL_CPU=$$level"; \
+	  FASTDL_CPU=$$level $(BIN)/pytest $(PYTEST_OPTIONS) $(EACH_BUILD) tests; \
 	done
 
 # From inside the copy, so that neither pytest nor a process that a test starts finds the other one.
-test-debug: build/debug/installed $(VENV)/installed-test  ## run the tests on the debug build
+test-debug: build/debug/installed $(VENV)/installed-test  ## run the kernels' tests on the debug build
 	cd build/debug && PYTHONPATH="$$PWD" ../../$(BIN)/python -c \
 	  "import fastdl, os; assert os.path.dirname(fastdl.__path__[0]) == os.getcwd(), fastdl"
 	cd build/debug && PYTHONPATH="$$PWD" ../../$(BIN)/pytest $(PYTEST_OPTIONS) \
-	  -c ../../pyproject.toml --rootdir=../.. ../../tests fastdl
+	  $(EACH_BUILD) -c ../../pyproject.toml --rootdir=../.. ../../tests
 
-# Needs libtsan and libasan, which Debian installs with gcc. Numba's code is not instrumented, the
-# widest network takes too long, and memory is used in another way.
+# Needs libtsan and libasan, which Debian installs with gcc. Numba's code is not instrumented, TensorFlow
+# has races of its own, the widest network takes too long, and memory is used in another way.
 sanitize: build/thread/installed build/address/installed $(VENV)/installed-test  ## search the engine for data races and bad accesses
 	for sanitizer in thread address; do \
-	  $(BIN)/python tools/sanitize.py $$sanitizer --quiet -k "not numba and not wide and not memory" \
-	    $(SANITIZED_TESTS) || exit 1; \
+	  $(BIN)/python tools/sanitize.py $$sanitizer --quiet -m each_build \
+	    -k "not numba and not custom and not keras and not wide and not memory" $(CURDIR)/tests || exit 1; \
 	done
 
 soak: $(VENV)/installed-test  ## train in trying circumstances: threads, forks, Ctrl-C, many fits
@@ -83,6 +84,9 @@ roofline: $(VENV)/installed-bench  ## measure the machine's limits, write bench/
 to-accuracy: $(VENV)/installed-bench  ## time the MNIST network from new to 97.5 % on validation
 	$(BIN)/python bench/to_accuracy.py
 
+streaming: $(VENV)/installed-test  ## train from 4 GB on the disk: rate, memory, killed and resumed
+	$(BIN)/python bench/streaming.py
+
 bench: $(VENV)/installed-bench  ## run the benchmarks and write the README's tables
 	mkdir -p .benchmarks
 	$(BIN)/pytest bench --benchmark-max-time=0.2 --benchmark-disable-gc --benchmark-quiet \
@@ -97,7 +101,7 @@ dist: $(VENV)/created  ## build the sdist, and from it the wheel, into dist/
 	$(BIN)/python -m build
 
 clean:  ## remove everything that these targets made
-	rm -rf $(VENV) build dist *.egg-info $(OUT) .benchmarks .coverage \
+	rm -rf $(VENV) build dist *.egg-info $(OUT) .benchmarks .coverage* \
 	  fastdl/_kernels*.so fastdl/_kernels*.c
 
 $(VENV)/created:

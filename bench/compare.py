@@ -4,6 +4,8 @@
     python bench/compare.py training     epochs of networks on the training engine
     python bench/compare.py predict      one row, and 10,000
     python bench/compare.py keras_models fit and predict of Keras's own models, accelerated
+    python bench/compare.py searches     the best of 200 candidates, and GridSearchCV
+    python bench/compare.py estimators   fits of the estimators, scikit-learn's and fastdl's
     python bench/compare.py accuracy     MNIST after 13 epochs, fastdl and Keras
     python bench/compare.py all
 
@@ -29,10 +31,10 @@ from typing import NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # read when TensorFlow loads
 
 import peers
-from peers import keras_models, training
+from peers import estimators, keras_models, searches, training
 from worker import Worker
 
-SUITES = ("loops", "training", "predict", "keras_models")
+SUITES = ("loops", "training", "predict", "keras_models", "searches", "estimators")
 ANY = ()  # every library that is not ours
 
 
@@ -77,6 +79,11 @@ LIMITS = (
     Limit(keras_models.FIT, 30, ("Keras",)),
     Limit(keras_models.FIT, 12, ("Keras (JAX)",)),
     Limit(keras_models.PREDICT, 200, ("Keras",)),
+    *(Limit(search, 15, ("scikit-learn (2 processes)",)) for search in searches.SEARCHES),
+    Limit(estimators.MNIST, 12, ("scikit-learn",)),
+    Limit(estimators.MNIST_FREE, 12, ("scikit-learn",)),
+    Limit(estimators.DIGITS, 12, ("scikit-learn",)),
+    Limit(estimators.COVERTYPE, 5, ("scikit-learn",)),
 )
 
 MOST_SECONDS = {"one MNIST row": 4e-6, "one row of 2-4-1": 1e-6}  # of fastdl's median

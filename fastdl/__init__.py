@@ -11,9 +11,12 @@ __version__ = "0.1.0"
 _LAZY = {
     "ops": None,
     "datasets": None,
+    "distributed": None,
     "MLP": "network",
     "load": "network",
-    "fit_many": "sweep",
+    "fit_many": "_many",
+    "sweep": "_sweep",
+    "Blocks": "blocks",
     "Callback": "callbacks",
     "EarlyStopping": "callbacks",
     "History": "callbacks",

@@ -387,7 +387,9 @@ static void FN(planar_network)(const FN(planar_job) *job, ptrdiff_t network, REA
             job->costs[network * recorded + iteration / job->cost_every] = cost / job->m;
         }
     }
-    if (thread == 0) memcpy(job->parameters + offset, mine, size * sizeof(REAL));
+    /* After no iterations another thread may still be reading them: nothing has met. */
+    if (thread == 0 && job->iterations > 0)
+        memcpy(job->parameters + offset, mine, size * sizeof(REAL));
 }
 
 static void FN(planar_thread)(void *argument, int thread) {

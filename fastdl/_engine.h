@@ -376,7 +376,7 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
         const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)(first + i)));
         _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(there, x));
         _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
-        count += __builtin_popcount(there);
+        count += lanes_in16(there);
     }
 #elif SINGLE && defined(__AVX2__) && defined(__BMI2__)
     for (; i + 8 <= n; i += 8) {
@@ -896,7 +896,7 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
                                                 _mm512_setzero_ps(), _CMP_NLT_UQ);
                     const __m512 x = _mm512_maskz_mul_ps(on, z, scale);
                     const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-                    const int found = __builtin_popcount(there);
+                    const int found = lanes_in16(there);
                     FN(span) *span = &spans[b];
                     int32_t *columns = (int32_t *)span->columns + span->count;
                     REAL *listed = (REAL *)span->values + span->count;

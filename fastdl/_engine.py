@@ -137,12 +137,11 @@ class Network:
         self.slopes = tuple(activation.slope for activation in activations)
         self.dropout = (*dropout, 0.0)
         self.loss = loss
-        self.l1, self.l2 = l1, l2
-        self.penalties = [(l1, l2), (0.0, 0.0)] * len(activations)
+        self.penalise(l1, l2)
         self.extras = None
         self.seed = seed
         self.iterations = self.epochs = 0
-        self._bind(_aligned_zeros(sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype))
+        self._bind(aligned_zeros(sum((i + 1) * o for i, o in itertools.pairwise(sizes)), dtype))
 
     @property
     def layout(self):
@@ -174,6 +173,11 @@ class Network:
             )
         return self._predictors[kernels](X, out)
 
+    def penalise(self, l1, l2):
+        """Take these penalties for all weights from the next step on."""
+        self.l1, self.l2 = l1, l2
+        self.penalties = [(l1, l2), (0.0, 0.0)] * (len(self.sizes) - 1)
+
     def _bind(self, parameters):
         self.parameters = parameters
         self._predictors = {}  # by the module of kernels
@@ -200,7 +204,7 @@ class Network:
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        parameters = _aligned_zeros(len(self.parameters), self.parameters.dtype)
+        parameters = aligned_zeros(len(self.parameters), self.parameters.dtype)
         parameters[...] = self.parameters
         self._bind(parameters)
 
@@ -226,7 +230,7 @@ class OptimizerState:
         self.given = self.optimizer = optimizer
         size, dtype = len(network.parameters), network.parameters.dtype
         self.slots = {
-            name: _aligned_zeros(size, dtype, _STAGGER * place)
+            name: aligned_zeros(size, dtype, _STAGGER * place)
             for place, name in enumerate(optimizer.slots, 1)
         }
         self.iterations = 0
@@ -279,7 +283,7 @@ class Workspace:
     @cached_property
     def gradients(self):
         """Gradients of all parameters, (p,)."""
-        return _aligned_zeros(len(self._network.parameters), self._network.parameters.dtype)
+        return aligned_zeros(len(self._network.parameters), self._network.parameters.dtype)
 
     @cached_property
     def gradient_arrays(self):
@@ -298,7 +302,7 @@ class _Batch:
     def _per_layer(self, units):
         dtype = self._network.parameters.dtype
         return [
-            _aligned_zeros(self._rows * count, dtype).reshape(self._rows, count) for count in units
+            aligned_zeros(self._rows * count, dtype).reshape(self._rows, count) for count in units
         ]
 
     @cached_property
@@ -325,7 +329,7 @@ class _Batch:
         return self._per_layer(self._network.sizes[:1])[0]
 
 
-def _aligned_zeros(size, dtype, behind=0):
+def aligned_zeros(size, dtype, behind=0):
     """Zeros (size,) that start on a cache line, or so many bytes behind the start of a huge page.
 
     Large arrays lie in huge pages. In small pages, which lie anywhere in memory, parameters and
@@ -573,15 +577,21 @@ def _workers(elements):
 
 
 def cut(network, data):
-    """Cut the rows of sparse data into the engine's blocks now; they are kept."""
+    """Cut the rows of sparse data into the engine's blocks, and code them, now; both are kept."""
     kernels = kernels_for(network)
     if _compiled(kernels, network):
-        _dense_and_sparse(data.inputs, kernels)
+        _dense_and_sparse(data.inputs, kernels, coded=True)
 
 
 def _dense(inputs):
     """Inputs as the kernels for single layers take them."""
     return inputs.toarray() if isinstance(inputs, SparseRows) else inputs
+
+
+def training_threads(network, batch_size):
+    """How many threads train a network."""
+    kernels = kernels_for(network)
+    return _threads(network, batch_size) if _compiled(kernels, network) else 1
 
 
 def _threads(network, rows, products=_THREADED_TRAINING):
@@ -591,10 +601,10 @@ def _threads(network, rows, products=_THREADED_TRAINING):
     return min(backends.available_threads(), worth) if worth > 1 else 1
 
 
-def gradients(network, data):
+def gradients(network, data, workspace=None):
     """Loss of all rows as one batch, without dropout, and its gradient in each array."""
     kernels = kernels_for(network)
-    workspace = Workspace(network)
+    workspace = workspace or Workspace(network)
     rows = len(data.inputs)
     if isinstance(data.inputs, SparseRows) and rows > ROWS:
         # All at once, they may be too many to be dense.
@@ -609,6 +619,34 @@ def gradients(network, data):
         loss = _loss_and_gradients(kernels, network, workspace, data, None)
     loss += _add_penalties(kernels, network, workspace)
     return loss, workspace.gradient_arrays
+
+
+def add_up(network, workspace, data, order, start, stop, step):
+    """The `totals` of some rows as one batch with the dropout of a step.
+
+    The workspace receives their gradients, without penalties.
+    """
+    kernels = kernels_for(network)
+    batch = workspace.batch(stop - start)
+    chosen = _take(data, order, start, stop, batch.inputs)
+    loss = _loss_and_gradients(kernels, network, workspace, chosen, step)
+    rows = stop - start
+    return np.array([loss * rows, _correct(network, batch, chosen), rows])
+
+
+def take_step(network, state, workspace, learning_rate):
+    """Add the penalties to the gradients in the workspace, and update; returns the penalties."""
+    kernels = kernels_for(network, state.optimizer)
+    penalties = _add_penalties(kernels, network, workspace)
+    update(kernels, network, state, workspace, learning_rate)
+    network.iterations += 1
+    state.iterations += 1
+    return penalties
+
+
+def shuffle(network, epoch, order):
+    """Write the order of the rows in an epoch, by its number, to an array (n,)."""
+    kernels_for(network).permutation(network.seed, epoch, order)
 
 
 def evaluate(network, data, workspace=None, batch_size=ROWS):

@@ -76,6 +76,7 @@ INLINE ptrdiff_t FN(take_row)(const REAL *x, ptrdiff_t n, int32_t *columns, REAL
         const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)i));
         _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(there, v));
         _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
+        count += lanes_in16(there);
 #else
         const __m256i ascending = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
         const __m512d v = _mm512_maskz_loadu_pd(some, x + i);
@@ -83,8 +84,8 @@ INLINE ptrdiff_t FN(take_row)(const REAL *x, ptrdiff_t n, int32_t *columns, REAL
         const __m256i place = _mm256_add_epi32(ascending, _mm256_set1_epi32((int32_t)i));
         _mm512_storeu_pd(values + count, _mm512_maskz_compress_pd(there, v));
         _mm256_storeu_si256((__m256i *)(columns + count), _mm256_maskz_compress_epi32(there, place));
+        count += lanes_in8(there);
 #endif
-        count += __builtin_popcount(there);
     }
 #else
     for (ptrdiff_t i = 0; i < n; i++) {

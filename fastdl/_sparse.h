@@ -72,7 +72,7 @@ INLINE void FN(take_share)(const FN(sparsifying) *s, int thread, const REAL *shi
             const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)i));
             _mm512_storeu_si512(s->values + k, _mm512_maskz_compress_epi32(there, x));
             _mm512_storeu_si512(s->positions + k, _mm512_maskz_compress_epi32(there, place));
-            k += __builtin_popcount(there);
+            k += lanes_in16(there);
         }
 #endif
         for (; i < columns && k < end; i++) { /* no branch that depends on what is there */

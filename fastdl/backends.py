@@ -141,11 +141,46 @@ def current():
 
 
 def available_threads():
-    """How many threads a kernel may use: OMP_NUM_THREADS, but no more than the process's CPUs."""
+    """How many threads a kernel may use: OMP_NUM_THREADS, but no more than the process's CPUs.
+
+    Nor more than `use_threads` allows.
+    """
     affinity = getattr(os, "sched_getaffinity", None)
     count = min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST_THREADS)
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return min(count, int(wanted)) if wanted.isdigit() and int(wanted) else count
+    if wanted.isdigit() and int(wanted):
+        count = min(count, int(wanted))
+    return min(count, _most_threads.get() or count)
+
+
+@contextlib.contextmanager
+def use_threads(count):
+    """Allow no more than `count` threads inside a `with` block, in this thread or task only.
+
+    Parameters
+    ----------
+    count : int or None
+        None allows as many as without the block.
+
+    Raises
+    ------
+    ValueError
+        If it is less than 1.
+
+    Examples
+    --------
+    >>> from fastdl import backends
+    >>> with backends.use_threads(1):
+    ...     backends.available_threads()
+    1
+    """
+    if count is not None and not count >= 1:
+        raise ValueError(f"count: {count!r} is not an integer >= 1")
+    token = _most_threads.set(count)
+    try:
+        yield
+    finally:
+        _most_threads.reset(token)
 
 
 def _load(name):
@@ -222,6 +257,7 @@ _IMPORTERS = {
 }
 _modules = {}
 _override = contextvars.ContextVar("fastdl_backend", default=None)
+_most_threads = contextvars.ContextVar("fastdl_threads", default=None)
 _default = None
 try:
     set_backend(os.environ.get("FASTDL_BACKEND") or "cython")

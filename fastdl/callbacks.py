@@ -1,5 +1,7 @@
 """What happens between the steps of `MLP.fit`: Keras's callbacks, with their names and rules."""
 
+import math
+import os
 import sys
 import time
 import warnings
@@ -67,33 +69,77 @@ class Callback:
     def on_train_progress(self, batch, logs=None):
         """Called a few times a second after a step, with the means over the epoch so far."""
 
+    def _epochs_ahead(self):
+        """How many epochs may end before it has to be told of the last one, and at once.
+
+        Those before it are passed, all at a time; History and ProgressBar can always wait.
+        """
+        hooks = "on_epoch_begin", "on_epoch_end"
+        return 1 if _overrides(self, hooks, by=(History, ProgressBar)) else math.inf
+
+    def _pass_epochs(self, first, logs, begun):
+        """Take note of epochs that have ended, as `CallbackList.pass_epochs` says."""
+
+    # What decides about the rest of a training, by the names of attributes.
+    _kept = ()
+
+    def get_state(self):
+        """What a `Checkpoint` keeps of this callback: None, or a dict of JSON types and, as lists,
+        arrays."""
+        return {name: getattr(self, name) for name in self._kept} if self._kept else None
+
+    def set_state(self, state):
+        """Take over what `get_state` gave, after `on_train_begin`, when a training is resumed."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
 
 class CallbackList:
     """Callbacks called one after the other."""
 
     def __init__(self, callbacks, model, params):
         self._callbacks = callbacks
+        self._params = params
         for callback in callbacks:
             callback.set_params(params)
             callback.set_model(model)
+            if isinstance(callback, Checkpoint):
+                callback._hooks = self
 
-    def overrides(self, *hooks, by=()):
-        """Whether a callback defines one of these hooks, in another way than these classes do."""
-        return any(
-            getattr(getattr(callback, hook), "__func__", None)
-            not in [getattr(known, hook) for known in (Callback, *by)]
-            for callback in self._callbacks
-            for hook in hooks
-        )
+    def overrides(self, *hooks):
+        """Whether a callback defines one of these hooks."""
+        return any(_overrides(callback, hooks) for callback in self._callbacks)
 
-    def follow_epochs(self):
-        """Whether a callback has to be called between two epochs, not a while later."""
-        return self.overrides("on_epoch_begin", "on_epoch_end", by=(History, ProgressBar))
+    def epochs_ahead(self):
+        """How many epochs may end before the last of them has to be told of at once."""
+        return min(callback._epochs_ahead() for callback in self._callbacks)
 
     def call(self, hook, *arguments):
         """Call this hook of all."""
         for callback in self._callbacks:
             getattr(callback, hook)(*arguments)
+
+    def states(self):
+        """Class and state of each callback that has one."""
+        states = ((type(callback).__name__, callback.get_state()) for callback in self._callbacks)
+        return [[name, state] for name, state in states if state is not None]
+
+    def restore(self, states):
+        """Give the callbacks the states of `states`."""
+        kept = [callback for callback in self._callbacks if callback.get_state() is not None]
+        for callback, (_, state) in zip(kept, states, strict=True):
+            callback.set_state(state)
+
+    def resume_epoch(self, epoch):
+        """Tell those that show an epoch that it goes on."""
+        for callback in self._callbacks:
+            if isinstance(callback, ProgressBar):
+                callback.on_epoch_begin(epoch)
+
+    def end_epoch(self, steps):
+        """Take note of the steps of an epoch that has ended, where they were not known."""
+        if self._params["steps"] is None:
+            self._params["steps"] = steps
 
     def pass_epochs(self, first, logs, begun):
         """Tell those that don't have to follow of epochs that ended, from `first` on.
@@ -101,8 +147,16 @@ class CallbackList:
         `logs` holds a list for each metric; `begun` steps of the epoch after them have been taken.
         """
         for callback in self._callbacks:
-            if isinstance(callback, (History, ProgressBar)):
-                callback._pass_epochs(first, logs, begun)
+            callback._pass_epochs(first, logs, begun)
+
+
+def _overrides(callback, hooks, by=()):
+    """Whether it defines one of these hooks, in another way than these classes do."""
+    return any(
+        getattr(getattr(callback, hook), "__func__", None)
+        not in [getattr(known, hook) for known in (Callback, *by)]
+        for hook in hooks
+    )
 
 
 class History(Callback):
@@ -124,6 +178,8 @@ class History(Callback):
     >>> list(history.history), history.epoch
     (['accuracy', 'loss'], [0, 1])
     """
+
+    _kept = ("history", "epoch")
 
     def __init__(self):
         self.history = {}
@@ -220,6 +276,8 @@ class EarlyStopping(_Monitor):
     3
     """
 
+    _kept = ("wait", "best", "best_epoch", "best_weights", "stopped_epoch")
+
     def __init__(
         self,
         monitor="val_loss",
@@ -267,6 +325,17 @@ class EarlyStopping(_Monitor):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
+    def _epochs_ahead(self):
+        # Each epoch brings the end nearer by one at most. Called after every one of them, a small
+        # network on few rows trained several times as long.
+        if type(self) is not EarlyStopping or self.restore_best_weights:
+            return super()._epochs_ahead()
+        return max(1, self.patience - self.wait)
+
+    def _pass_epochs(self, first, logs, begun):
+        for epoch, values in enumerate(zip(*logs.values(), strict=True), first):
+            self.on_epoch_end(epoch, dict(zip(logs, values, strict=True)))
+
     def on_train_end(self, logs=None):
         """Go back to the best weights, if asked for."""
         if self.verbose and self.stopped_epoch:
@@ -304,6 +373,8 @@ class StopAt(_Monitor):
     >>> stop.reached, [loss < 0.1 for loss in history.history["loss"][-2:]]
     (True, [False, True])
     """
+
+    _kept = ("reached",)
 
     def __init__(self, target, monitor="val_accuracy", mode="auto"):
         super().__init__(monitor, mode, min_delta=0.0)
@@ -350,6 +421,8 @@ class ReduceLROnPlateau(_Monitor):
     >>> ReduceLROnPlateau(factor=0.5, patience=3).factor
     0.5
     """
+
+    _kept = ("wait", "best", "cooldown_counter")
 
     def __init__(
         self,
@@ -442,6 +515,74 @@ class LearningRateScheduler(Callback):
         logs["learning_rate"] = self.model.learning_rate
 
 
+class Checkpoint(Callback):
+    """Write the network and the state of its training to a file, for `fit(resume_from=...)`.
+
+    The file holds parameters, optimizer, counters of random numbers, the place in the epoch, and
+    what the history and the other callbacks have noted. It is replaced as a whole, so that there is
+    one whenever the process is killed. `fastdl.load` takes it as any other network.
+
+    Parameters
+    ----------
+    path : path-like
+    epochs : int, default 1
+        A file is written after each so many epochs.
+    seconds : float, optional
+        And within an epoch, so many seconds after the last one.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from fastdl import MLP
+    >>> from fastdl.callbacks import Checkpoint
+    >>> X, y = np.random.default_rng(0).normal(size=(100, 2)), np.arange(100) % 3
+    >>> whole, broken, resumed = (MLP([2, 8, 3], dropout=0.2, seed=0) for _ in range(3))
+    >>> history = whole.fit(X, y, epochs=9, verbose=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.safetensors")
+    ...     history = broken.fit(X, y, epochs=5, callbacks=[Checkpoint(path)], verbose=0)
+    ...     history = resumed.fit(X, y, epochs=9, resume_from=path, verbose=0)
+    >>> len(history.epoch), bool((resumed.weights[0] == whole.weights[0]).all())
+    (9, True)
+    """
+
+    _hooks = None
+
+    def __init__(self, path, *, epochs=1, seconds=None):
+        self.path = os.fspath(path)
+        self.epochs = checks.integer("epochs", epochs, low=1)
+        self.seconds = None if seconds is None else checks.number("seconds", seconds, low=0)
+        self._written = time.perf_counter()
+
+    def on_train_begin(self, logs=None):
+        """Start the clock."""
+        self._written = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write a file, if it is time."""
+        if (epoch + 1) % self.epochs == 0 or self.model.stop_training:
+            self.write()
+
+    def on_train_progress(self, batch, logs=None):
+        """Write a file, if it is time."""
+        if self.seconds is not None and time.perf_counter() - self._written >= self.seconds:
+            self.write()
+
+    def write(self):
+        """Write a file now, between two steps."""
+        position = self.model._position
+        if position is None:
+            return  # An epoch is over, but its metrics are not known yet.
+        training = {
+            "position": position._asdict() | {"totals": list(map(float, position.totals))},
+            "callbacks": self._hooks.states(),
+            "stopped": self.model.stop_training,
+        }
+        self.model._save_training(self.path, training)
+        self._written = time.perf_counter()
+
+
 class ProgressBar(Callback):
     """Print each epoch's progress and metrics as Keras does; `fit` adds it unless `verbose` is 0.
 
@@ -459,9 +600,16 @@ class ProgressBar(Callback):
 
     @classmethod
     def line(cls, step, steps, seconds, logs, *, ended=True, bar=True):
-        """The line after `step` of `steps` steps; the time in it is what is left, or was taken."""
+        """The line after `step` of `steps` steps; the time in it is what is left, or was taken.
+
+        Where `steps` is None, their number is not known.
+        """
         per_step = seconds / step
-        parts = [f"{step:{len(str(steps))}d}/{steps}"]
+        if steps is None:
+            steps, bar, ended = step, False, True
+            parts = [f"{step}/Unknown"]
+        else:
+            parts = [f"{step:{len(str(steps))}d}/{steps}"]
         if bar:
             filled = cls._WIDTH * step // steps
             parts.append("━" * filled + "─" * (cls._WIDTH - filled))

@@ -7,15 +7,16 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from . import _custom, _engine, _sparse, activations, checks, losses, optimizers
+from . import _custom, _engine, _sparse, activations, backends, checks, losses, optimizers
 from ._declarative import from_config, to_config
 from ._optional import optional_import
-from .callbacks import Callback, CallbackList, History, ProgressBar
+from .blocks import Ahead, Blocks, InTurn, Piece
+from .callbacks import Callback, CallbackList, Checkpoint, History, ProgressBar
 
 # Limits of the uniform distributions that weights are drawn from, by the fans of a layer. Glorot
 # and Bengio, AISTATS 2010; He et al., ICCV 2015; LeCun et al., "Efficient BackProp", 1998.
@@ -28,32 +29,78 @@ _INITIAL_LIMITS = {
 # Of saved files; a reader refuses a number it does not know.
 _FORMAT = 1
 
-# The entry of a saved file's metadata that holds the settings.
+# The entries of a saved file's metadata that hold the settings, and where a training stands.
 _HEADER = "fastdl"
+_TRAINING = "fastdl.training"
+
+# The names of its other entries, and of tensors that are not the network's, begin with this.
+_OTHERS = "fastdl."
 
 # Seconds between two calls of `on_train_progress`.
 _PROGRESS_INTERVAL = 0.2
+
+_NAMES = "X", "y", "sample_weight"
 
 # Seconds between two looks for Ctrl-C.
 _LISTENING_INTERVAL = 0.05
 
 
+class Stream(NamedTuple):
+    """Rows that come block by block, and what makes `_engine.Data` of some of them."""
+
+    blocks: Blocks
+    prepare: Callable
+
+    def feed(self, network, passes, batch_size, first=0, threads=1):
+        """What gives the pieces of `Blocks.pieces` for a network in training by so many threads.
+
+        A thread that works beside them takes a core of one, and the others wait for that one: where
+        a piece only has to be copied, to do it in turn costs half as much.
+        """
+        dtype = network.parameters.dtype
+        pieces = self.blocks.pieces(self.prepare, dtype, network.seed, passes, batch_size, first)
+        busy = threads >= backends.available_threads()
+        return InTurn(pieces) if busy and self.blocks.prefetches else Ahead(pieces)
+
+
 class Training(NamedTuple):
     """What `MLP.fit` is asked for, checked."""
 
-    data: _engine.Data
-    validation: _engine.Data | None
+    data: _engine.Data | Stream
+    validation: _engine.Data | Stream | None
     epochs: range
     batch_size: int
     optimizer: optimizers.Optimizer
     shuffle: bool
     callbacks: list[Callback]
     verbose: int
+    resumed: dict | None = None
+
+    @property
+    def streamed(self):
+        """Whether the rows come block by block."""
+        return isinstance(self.data, Stream)
 
     @property
     def steps(self):
-        """Steps of an epoch."""
-        return math.ceil(len(self.data.inputs) / self.batch_size)
+        """Steps of an epoch, None where the number of rows is not known."""
+        rows = self.data.blocks.rows if self.streamed else len(self.data.inputs)
+        return rows and math.ceil(rows / self.batch_size)
+
+    @property
+    def settings(self):
+        """What has to be the same for a training to be resumed exactly."""
+        rows = self.data.blocks.settings() if self.streamed else {"rows": len(self.data.inputs)}
+        return {"batch_size": self.batch_size, "shuffle": self.shuffle} | rows
+
+
+class Position(NamedTuple):
+    """Where a training stands: `step` steps of `epoch` are taken, with these totals."""
+
+    epoch: int
+    step: int
+    totals: list
+    settings: dict
 
 
 class MLP:
@@ -164,6 +211,7 @@ class MLP:
             _dtype(dtype),
         )
         self._state = None
+        self._position = None
         self.stop_training = False
         generator = np.random.default_rng(seed)
         for weights, _ in self._network.layers:
@@ -252,7 +300,7 @@ class MLP:
     def fit(
         self,
         X,
-        y,
+        y=None,
         *,
         epochs=1,
         batch_size=32,
@@ -265,13 +313,16 @@ class MLP:
         callbacks=None,
         verbose=1,
         initial_epoch=0,
+        resume_from=None,
     ):
         """Train on rows X with targets y. A second call goes on from where the first one ended.
 
         Parameters
         ----------
-        X : array_like or scipy.sparse matrix (n, features)
-            More than two dimensions, such as images, count as one row of features each.
+        X : array_like, scipy.sparse matrix (n, features) or Blocks
+            More than two dimensions, such as images, count as one row of features each. Rows that
+            memory doesn't hold are read block by block: a `numpy.memmap`, `.npy` or Parquet files
+            by their path, and without `y` an iterable of blocks; see `fastdl.Blocks`.
         y : array_like
             For categorical cross-entropy integer labels (n,) or rows (n, classes) of
             probabilities; for binary cross-entropy 0 and 1, (n,) or (n, units); for regression
@@ -283,7 +334,7 @@ class MLP:
         optimizer : str or Optimizer, optional
             Without it the one in use goes on, at first Adam. One equal to that in use goes on as
             well; any other one starts afresh, with its moments at zero and its schedule at 0.
-        validation_data : tuple (X, y) or (X, y, sample_weight), optional
+        validation_data : tuple (X, y) or (X, y, sample_weight), or Blocks, optional
             Rows that are evaluated after each epoch.
         validation_split : float in [0, 1), default 0.0
             Share of the rows, the last ones before shuffling, to evaluate instead of training on;
@@ -300,6 +351,11 @@ class MLP:
             Nothing, a progress bar, or a line for each epoch.
         initial_epoch : int, default 0
             Number of the first epoch.
+        resume_from : path-like, optional
+            File of a `fastdl.callbacks.Checkpoint`: the training that wrote it goes on, in the
+            middle of an epoch too, to the same result as if it had never been broken off. All else
+            has to be as it was, but `epochs`. The network may be new: it takes over all of the
+            file's, with the seed.
 
         Returns
         -------
@@ -311,7 +367,9 @@ class MLP:
         ------
         ValueError, TypeError
             If an argument is out of range, does not fit the network or has the wrong type. Nothing
-            is changed then.
+            is changed then; a wrong block ends the training after the blocks before it.
+        OSError
+            If a file can't be read.
 
         Examples
         --------
@@ -331,9 +389,16 @@ class MLP:
         verbose = checks.integer("verbose", verbose, low=0, high=2)
         checks.boolean("shuffle", shuffle)
         callbacks = checked_callbacks("callbacks", callbacks)
-        optimizer = self._resolved_optimizer(optimizer)
+        if resume_from is None or optimizer is not None:
+            optimizer = self._resolved_optimizer(optimizer)
         data, validation = self._training_data(
-            X, y, sample_weight, class_weight, validation_data, validation_split
+            X,
+            y,
+            sample_weight,
+            class_weight,
+            validation_data,
+            validation_split,
+            epochs - initial_epoch,
         )
         training = Training(
             data,
@@ -345,6 +410,8 @@ class MLP:
             callbacks,
             verbose,
         )
+        if resume_from is not None:
+            training = self._resume(resume_from, training)
         return self._train(training, _engine.Workspace(self._network))
 
     def _train(self, training, workspace, listen=None):
@@ -352,25 +419,25 @@ class MLP:
 
         An error that it raises ends the training there.
         """
-        optimizer = training.optimizer
-        if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
-            self._state = _engine.OptimizerState(optimizer, self._network)
+        self._use(training.optimizer)
         self.stop_training = False
-        history = History()
-        bar = [ProgressBar()] if training.verbose else []
-        hooks = CallbackList(
-            [*training.callbacks, *bar, history],
-            self,
-            {
-                "epochs": training.epochs.stop,
-                "steps": training.steps,
-                "verbose": training.verbose,
-            },
+        hooks, history = hooks_for(
+            self, training.callbacks, training.epochs.stop, training.steps, training.verbose
         )
         hooks.call("on_train_begin", {})
-        logs = self._train_epochs(training, workspace, hooks, listen)
+        if training.resumed:
+            hooks.restore(training.resumed["callbacks"])
+        try:
+            logs = self._train_epochs(training, workspace, hooks, listen)
+        finally:
+            self._position = None
         hooks.call("on_train_end", logs)
         return history
+
+    def _use(self, optimizer):
+        """Go on with an optimizer, or start afresh if it is not the one in use."""
+        if self._state is None or optimizer not in (self._state.given, self._state.optimizer):
+            self._state = _engine.OptimizerState(optimizer, self._network)
 
     def _train_epochs(self, training, workspace, hooks, listen):
         """Take as many steps at a time as the hooks allow; returns the last epoch's metrics.
@@ -378,64 +445,142 @@ class MLP:
         Where nothing has to happen between epochs, a call goes on from one to the next: an epoch of
         a small network on few rows takes microseconds, less than the way to Python and back.
         """
-        network, state = self._network, self._state
-        data, validation, epochs, steps = (
-            training.data,
-            training.validation,
-            training.epochs,
-            training.steps,
-        )
-        order = np.empty(len(data.inputs), np.int64) if training.shuffle else None
+        network, state, settings = self._network, self._state, training.settings
+        validation, streamed = training.validation, training.streamed
         every_step = hooks.overrides("on_train_batch_begin", "on_train_batch_end")
-        every_epoch = validation is not None or hooks.follow_epochs()
-        epoch, step, current, logs = epochs.start, 0, 0.0, {}
+        every_epoch = validation is not None or streamed
+        epoch, stop = training.epochs.start, training.epochs.stop
+        step, current, logs = 0, 0.0, {}
+        if training.resumed:
+            position = Position(**training.resumed["position"])
+            epoch, step, current = position.epoch, position.step, np.array(position.totals)
+            if step:
+                hooks.resume_epoch(epoch)
+            if training.resumed["stopped"]:
+                stop = epoch
         shown = time.perf_counter()
-        while epoch < epochs.stop:
-            if step == 0:
-                hooks.call("on_epoch_begin", epoch, {})
-            if every_step:
-                hooks.call("on_train_batch_begin", step, {})
-            ahead = 1 if every_epoch else epochs.stop - epoch
-            rates = state.rates(1 if every_step else ahead * steps - step)
-            totals = np.zeros((math.ceil((step + len(rates)) / steps), 3))
-            totals[0] = current
-            # Back here often enough for Ctrl-C.
-            taken = _engine.train_steps(
-                network,
-                state,
-                workspace,
-                data,
-                order,
-                training.batch_size,
-                step,
-                rates,
-                totals,
-                _LISTENING_INTERVAL,
-            )
-            if listen:
-                listen(taken)
-            passed, last = divmod(step + taken - 1, steps)
-            if passed:
-                hooks.pass_epochs(epoch, self._metrics(totals[:passed]), last + 1)
-                epoch += passed
-            step, current = last + 1, totals[passed]
-            if every_step:
-                hooks.call("on_train_batch_end", last, self._metrics(current))
-            now = time.perf_counter()
-            if now - shown >= _PROGRESS_INTERVAL and hooks.overrides("on_train_progress"):
-                hooks.call("on_train_progress", last, self._metrics(current))
-                shown = now
-            if step < steps and not self.stop_training:
-                continue
-            logs = self._metrics(current)
-            if validation is not None:
-                scores = self._metrics(_engine.evaluate(network, validation, workspace))
-                logs |= {f"val_{name}": value for name, value in scores.items()}
-            hooks.call("on_epoch_end", epoch, logs)
-            if self.stop_training:
-                break
-            epoch, step, current = epoch + 1, 0, 0.0
+        with self._feed(training, workspace, stop - epoch, step) as pieces:
+            piece = None
+            while epoch < stop:
+                if step == 0:
+                    hooks.call("on_epoch_begin", epoch, {})
+                if piece is None or step == piece.start + piece.steps:
+                    piece = pieces.take()
+                    order = self._order(training, piece, step)
+                if every_step:
+                    hooks.call("on_train_batch_begin", step, {})
+                ahead = stop - epoch
+                if ahead > 1:
+                    ahead = 1 if every_epoch else min(ahead, hooks.epochs_ahead())
+                first, steps = step - piece.start, piece.steps
+                rates = state.rates(1 if every_step else ahead * steps - first)
+                totals = np.zeros((math.ceil((first + len(rates)) / steps), 3))
+                totals[0] = current
+                begun = network.epochs + (step == 0)
+                if streamed and order is not None:
+                    network.epochs = piece.key + (first > 0)
+                try:
+                    # Back here often enough for Ctrl-C.
+                    taken = _engine.train_steps(
+                        network,
+                        state,
+                        workspace,
+                        piece.data,
+                        order,
+                        training.batch_size,
+                        first,
+                        rates,
+                        totals,
+                        _LISTENING_INTERVAL,
+                    )
+                finally:
+                    if streamed:  # The engine takes each piece for an epoch.
+                        network.epochs = begun
+                if listen:
+                    listen(taken)
+                passed, last = divmod(first + taken - 1, steps)
+                last += piece.start
+                if passed:
+                    hooks.pass_epochs(epoch, self._metrics(totals[:passed]), last + 1)
+                    epoch += passed
+                step, current = last + 1, totals[passed]
+                if every_step:
+                    hooks.call("on_train_batch_end", last, self._metrics(current))
+                over = piece.last and step == piece.start + steps
+                self._position = None if over else Position(epoch, step, current, settings)
+                now = time.perf_counter()
+                if now - shown >= _PROGRESS_INTERVAL and hooks.overrides("on_train_progress"):
+                    hooks.call("on_train_progress", last, self._metrics(current))
+                    shown = now
+                if not over and not self.stop_training:
+                    continue
+                hooks.end_epoch(step)
+                logs = self._metrics(current)
+                if validation is not None:
+                    scores = self._metrics(self._scores(validation, workspace=workspace))
+                    logs |= {f"val_{name}": value for name, value in scores.items()}
+                if over:
+                    self._position = Position(epoch + 1, 0, np.zeros(3), settings)
+                hooks.call("on_epoch_end", epoch, logs)
+                if self.stop_training:
+                    break
+                epoch, step, current, piece = epoch + 1, 0, 0.0, None
         return logs
+
+    @contextlib.contextmanager
+    def _feed(self, training, workspace, epochs, step):
+        """What gives the pieces of so many epochs, from a step of the first on."""
+        network, data = self._network, training.data
+        if not training.streamed:
+            yield _Whole(Piece(data, 0, training.steps, True, None))
+            return
+        passed = network.epochs - (step > 0)
+        passes = range(passed, passed + epochs) if training.shuffle else [None] * epochs
+        threads = workspace.threads or _engine.training_threads(network, training.batch_size)
+        pieces = data.feed(network, passes, training.batch_size, step, threads)
+        try:
+            yield pieces
+        finally:
+            pieces.close()
+
+    def _order(self, training, piece, step):
+        """An array for the order of a piece's rows; the engine fills it, or did before a resume."""
+        if not training.shuffle:
+            return None
+        order = np.empty(len(piece.data.inputs), np.int64)
+        if step > piece.start:
+            key = piece.key if training.streamed else self._network.epochs - 1
+            _engine.shuffle(self._network, key, order)
+        return order
+
+    def _resume(self, path, training):
+        """Take over what a checkpoint holds; returns the training that goes on from there."""
+        path = os.fspath(path)
+        metadata, tensors = read_file(path)
+        net, resumed = MLP._read(path, metadata, tensors), _read_training(path, metadata, tensors)
+        if resumed is None:
+            raise ValueError(f"resume_from: {path} is a network, but not a Checkpoint's file")
+        if net._config() | {"seed": None} != self._config() | {"seed": None}:
+            raise ValueError(f"resume_from: {path} holds another network: {net}")
+        known = (net._state.given, net._state.optimizer)
+        if training.optimizer is not None and training.optimizer not in known:
+            raise ValueError(f"optimizer: {training.optimizer} is not the checkpoint's {known[0]}")
+        settings = resumed["position"]["settings"]
+        for name, value in training.settings.items():
+            if settings.get(name) != value:
+                raise ValueError(f"{name}: {value} is not the checkpoint's {settings.get(name)}")
+        kept = [callback for callback in training.callbacks if callback.get_state() is not None]
+        names = [type(callback).__name__ for callback in kept]
+        found = [name for name, _ in resumed["callbacks"] if name != "History"]
+        if names != found:
+            raise ValueError(f"callbacks: {names} are not the checkpoint's {found}")
+        if training.epochs.start:
+            raise ValueError("initial_epoch: the checkpoint knows the epoch")
+        self._network.parameters[...] = net._network.parameters
+        for name in ("seed", "iterations", "epochs"):
+            setattr(self._network, name, getattr(net._network, name))
+        self._state = net._state
+        return training._replace(resumed=resumed, optimizer=self._state.optimizer)
 
     def _resolved_optimizer(self, optimizer, name="optimizer"):
         if optimizer is not None:
@@ -453,7 +598,7 @@ class MLP:
 
     # ------------------------------------------------------------------------------------- scores
 
-    def evaluate(self, X, y, *, batch_size=_engine.ROWS, sample_weight=None, verbose=0):
+    def evaluate(self, X, y=None, *, batch_size=_engine.ROWS, sample_weight=None, verbose=0):
         """Loss, penalties included, and accuracy on rows X with targets y, without dropout.
 
         Parameters
@@ -487,11 +632,12 @@ class MLP:
         """
         batch_size = checks.integer("batch_size", batch_size, low=1)
         verbose = checks.integer("verbose", verbose, low=0, high=1)
-        data = self._data(X, y, sample_weight)
+        data = self._rows(X, y, sample_weight)
         start = time.perf_counter()
-        scores = self._metrics(_engine.evaluate(self._network, data, batch_size=batch_size))
+        totals = self._scores(data, batch_size=batch_size)
+        scores = self._metrics(totals)
         if verbose:
-            steps = math.ceil(len(data.inputs) / batch_size)
+            steps = math.ceil(totals[2] / batch_size)
             print(ProgressBar.line(steps, steps, time.perf_counter() - start, scores, bar=False))
         return scores
 
@@ -605,6 +751,20 @@ class MLP:
         (4.0, [4.0, 4.0], [4.0])
         """
         return _engine.gradients(self._network, self._data(X, y, sample_weight, fastest=False))
+
+    def _scores(self, data, workspace=None, batch_size=_engine.ROWS):
+        """The totals of all rows, in memory or not."""
+        if not isinstance(data, Stream):
+            return _engine.evaluate(self._network, data, workspace, batch_size)
+        pieces, totals, last = data.feed(self._network, [None], batch_size), 0.0, False
+        try:
+            while not last:
+                piece = pieces.take()
+                totals = totals + _engine.evaluate(self._network, piece.data, None, batch_size)
+                last = piece.last
+        finally:
+            pieces.close()
+        return totals
 
     # --------------------------------------------------------------------------------- parameters
 
@@ -757,6 +917,23 @@ class MLP:
         """
         path = os.fspath(path)
         checks.boolean("include_optimizer", include_optimizer)
+        self._write(path, include_optimizer)
+
+    def _save_training(self, path, training):
+        """`save`, and where a training stands: what `_resume` takes."""
+        tensors, callbacks = {}, []
+        for index, (name, state) in enumerate(training["callbacks"]):
+            state = dict(state)
+            for key in [key for key, value in state.items() if _are_arrays(value)]:
+                prefix = f"{_TRAINING}.{index}.{key}."
+                tensors |= {f"{prefix}{i}": array for i, array in enumerate(state[key])}
+                state[key] = {"arrays": prefix, "count": len(state[key])}
+            callbacks.append([name, state])
+        text = json.dumps(training | {"callbacks": callbacks})  # its numbers may be NaN
+        self._write(path, metadata={_TRAINING: text}, tensors=tensors)
+
+    def _write(self, path, include_optimizer=True, metadata=None, tensors=None):
+        """What `save` does; others may have more in the file, under names of `_OTHERS`."""
         safetensors = optional_import("safetensors.numpy", extra="save")
         written = _custom.pieces(self._network, self.optimizer if include_optimizer else None)
         if written:
@@ -768,7 +945,8 @@ class MLP:
             "epochs": self._network.epochs,
             "optimizer": None,
         }
-        tensors = dict(zip(self._array_names(), self._network.arrays, strict=True))
+        tensors = dict(tensors or {})
+        tensors |= zip(self._array_names(), self._network.arrays, strict=True)
         if include_optimizer and self._state is not None:
             header["optimizer"] = {
                 "given": self._state.given,
@@ -785,7 +963,7 @@ class MLP:
                 "learning_rate: a function that is not of fastdl.schedules can't be saved; "
                 "include_optimizer=False saves the network alone"
             ) from error
-        _replace_file(path, safetensors.save(tensors, metadata={_HEADER: text}))
+        _replace_file(path, safetensors.save(tensors, metadata={_HEADER: text, **(metadata or {})}))
 
     @classmethod
     def load(cls, path):
@@ -816,7 +994,13 @@ class MLP:
         FileNotFoundError: [Errno 2] No such file or directory: 'nothing.safetensors'
         """
         path = os.fspath(path)
-        header, tensors = _read_file(path)
+        return cls._read(path, *read_file(path))
+
+    @classmethod
+    def _read(cls, path, metadata, tensors):
+        """The network in a file of this content."""
+        header = _parsed(path, metadata[_HEADER])
+        tensors = {name: each for name, each in tensors.items() if not name.startswith(_OTHERS)}
         try:
             if header["format"] != _FORMAT:
                 raise ValueError(f"format {header['format']} is not {_FORMAT}, the one known here")
@@ -885,7 +1069,7 @@ class MLP:
             checks.finite(name, inputs)
         return rows
 
-    def _data(self, X, y, sample_weight, names=("X", "y", "sample_weight"), *, fastest=True):
+    def _data(self, X, y, sample_weight, names=_NAMES, *, fastest=True):
         """Rows, targets and weights as the engine takes them; `fastest` as for `_finite`."""
         inputs = checks.nonempty(names[0], self._inputs(names[0], X))
         inputs = self._finite(names[0], inputs, fastest)
@@ -897,18 +1081,47 @@ class MLP:
             checks.finite(names[2], sample_weight, low=0)
         return _engine.Data(inputs, targets, labels, sample_weight)
 
-    def _training_data(self, X, y, sample_weight, class_weight, validation_data, validation_split):
-        """Rows to train on and rows to evaluate, or None, from the arguments of `fit`."""
-        data = self._data(X, y, sample_weight)
+    def _rows(self, X, y, sample_weight, class_weight=None, names=_NAMES, epochs=1):
+        """Rows in memory as `_engine.Data`, and others as a Stream for so many epochs."""
+        blocks = _as_blocks(X, y, sample_weight)
+        if blocks is not None:
+            blocks.check(self.sizes[0], epochs)
+            if blocks.small():
+                X, y, sample_weight = blocks.load(self.dtype)
+                blocks = None
+        if blocks is None:
+            return self._weighted(X, y, sample_weight, class_weight, names)
         if class_weight is not None:
-            if sample_weight is not None:
-                raise ValueError("class_weight: can't be given together with sample_weight")
-            data = data._replace(sample_weight=self._class_weights(class_weight, data.labels))
+            self._class_weights(class_weight, np.zeros(1))
+
+        def prepare(X, y, sample_weight, names):
+            data = self._weighted(X, y, sample_weight, class_weight, names)
+            _engine.cut(self._network, data)
+            return data
+
+        return Stream(blocks, prepare)
+
+    def _weighted(self, X, y, sample_weight, class_weight, names):
+        """The same for rows in memory."""
+        data = self._data(X, y, sample_weight, names)
+        if class_weight is None:
+            return data
+        if sample_weight is not None:
+            raise ValueError("class_weight: can't be given together with sample_weight")
+        return data._replace(sample_weight=self._class_weights(class_weight, data.labels))
+
+    def _training_data(
+        self, X, y, sample_weight, class_weight, validation_data, validation_split, epochs=1
+    ):
+        """Rows to train on and rows to evaluate, or None, from the arguments of `fit`."""
+        data = self._rows(X, y, sample_weight, class_weight, epochs=epochs)
         split = checks.number("validation_split", validation_split, low=0, high=1, high_open=True)
         if validation_data is not None:
-            return data, self._validation_data(validation_data)
+            return data, self._validation_data(validation_data, epochs)
         if not split:
             return data, None
+        if isinstance(data, Stream):
+            raise ValueError("validation_split: rows that are streamed need validation_data")
         rows = math.floor(len(data.inputs) * (1 - split))
         if rows in (0, len(data.inputs)):
             raise ValueError(
@@ -916,12 +1129,14 @@ class MLP:
             )
         return data.part(0, rows), data.part(rows, None)
 
-    def _validation_data(self, validation_data):
+    def _validation_data(self, validation_data, epochs):
+        if isinstance(validation_data, Blocks):
+            return self._rows(validation_data, None, None, epochs=epochs)
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
             raise TypeError("validation_data: not a tuple (X, y) or (X, y, sample_weight)")
-        X, y, sample_weight = (*validation_data, None)[:3]
         names = [f"validation_data[{index}]" for index in range(3)]
-        return self._data(X, y, sample_weight, names)
+        X, y, sample_weight = (*validation_data, None)[:3]
+        return self._rows(X, y, sample_weight, names=names, epochs=epochs)
 
     def _class_weights(self, class_weight, labels):
         """The weight of each row by its class."""
@@ -939,6 +1154,29 @@ class MLP:
 load = MLP.load
 
 
+class _Whole:
+    """Gives all rows as one piece, for any number of epochs."""
+
+    def __init__(self, piece):
+        self._piece = piece
+
+    def take(self):
+        return self._piece
+
+
+def _as_blocks(X, y, sample_weight):
+    """Blocks of rows that are not in memory, None for others."""
+    if isinstance(X, Blocks):
+        for name, value in (("y", y), ("sample_weight", sample_weight)):
+            if value is not None:
+                raise TypeError(f"{name}: the Blocks hold it")
+        return X
+    paths = isinstance(X, (str, os.PathLike))
+    if y is None or paths or isinstance(X, np.memmap):
+        return Blocks(X, y, sample_weight)
+    return None
+
+
 def _per_layer(name, value, hidden, check):
     """One checked value for each hidden layer."""
     if not isinstance(value, (list, tuple, np.ndarray)):
@@ -954,6 +1192,16 @@ def _dtype(value):
     except TypeError:
         name = value
     return np.dtype(checks.choice("dtype", name, ("float32", "float64")))
+
+
+def hooks_for(model, callbacks, epochs, steps, verbose):
+    """All that is called while a network is in training, and the History among it."""
+    history, bar = History(), [ProgressBar()] if verbose else []
+    # Checkpoints come last, and keep what all others have noted.
+    late = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    others = [callback for callback in callbacks if callback not in late]
+    params = {"epochs": epochs, "steps": steps, "verbose": verbose}
+    return CallbackList([*others, *bar, history, *late], model, params), history
 
 
 def checked_callbacks(name, callbacks):
@@ -990,8 +1238,8 @@ def _replace_file(path, content):
         raise
 
 
-def _read_file(path):
-    """The JSON header and the tensors of a saved network."""
+def read_file(path):
+    """The metadata and the tensors of a file that holds a saved network."""
     safetensors = optional_import("safetensors", extra="save")
     with open(path, "rb"):
         pass  # The usual errors, for a file that isn't there or can't be read.
@@ -1003,10 +1251,32 @@ def _read_file(path):
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     if _HEADER not in metadata:
         raise ValueError(f"{path}: a safetensors file, but not one saved by fastdl")
+    return metadata, tensors
+
+
+def _read_training(path, metadata, tensors):
+    """Where the training in a file of this content stands; None without one."""
+    training = _parsed(path, metadata.get(_TRAINING, "null"))
+    for _, state in training["callbacks"] if training else ():
+        for key, value in state.items():
+            if isinstance(value, dict) and "arrays" in value:
+                state[key] = [tensors[f"{value['arrays']}{i}"] for i in range(value["count"])]
+    return training
+
+
+def _parsed(path, text):
     try:
-        return json.loads(metadata[_HEADER]), tensors
+        return json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: its fastdl header is not JSON: {error}") from error
+
+
+def _are_arrays(value):
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(each, np.ndarray) for each in value)
+    )
 
 
 def _fill(arrays, tensors):

@@ -1,4 +1,4 @@
-"""Settings that all tests share."""
+"""Settings that all tests share. Which tests run on which build: EACH_BUILD in the Makefile."""
 
 import os
 import signal
@@ -33,3 +33,13 @@ def trained_by_several_threads(monkeypatch):
         from fastdl import _engine
 
         monkeypatch.setattr(_engine, "_threads", lambda *_: count)
+
+
+@pytest.fixture(scope="module")
+def processes_not_measured():
+    """Coverage would leave a file of each process that is killed, or outlives the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("COV"):
+                patch.delenv(name)
+        yield

@@ -10,6 +10,8 @@ import pytest
 import fastdl
 from fastdl.assignments import planar
 
+pytestmark = pytest.mark.each_build
+
 NAMES = ("W1", "b1", "W2", "b2")
 
 # At iterations 0, 1000, ..., 7000 with 4 hidden units, rate 1.2, drawn after np.random.seed(2).

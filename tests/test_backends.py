@@ -262,6 +262,36 @@ def test_missing_compiled_module_is_explained(monkeypatch):
         backends._choose_cpu_level()
 
 
+def test_missing_scikit_learn_is_explained():
+    code = """
+import sys
+sys.modules["sklearn"] = None
+try:
+    import fastdl.sklearn
+except ImportError as error:
+    print(error)
+"""
+    expected = "this needs the package sklearn: pip install 'fastdl-kernels[sklearn]'"
+    assert " ".join(output_of(code)) == expected
+
+
+def test_threads_are_limited_in_a_block(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    with backends.use_threads(3):
+        assert backends.available_threads() == 3
+        with backends.use_threads(6):
+            assert backends.available_threads() == 4
+        with backends.use_threads(None):
+            assert backends.available_threads() == 4
+    assert backends.available_threads() == 4
+    with (
+        pytest.raises(ValueError, match=r"^count: 0 is not an integer >= 1"),
+        backends.use_threads(0),
+    ):
+        pass
+
+
 def test_missing_numba_is_explained():
     code = """
 import sys
@@ -282,11 +312,16 @@ except ImportError as error:
 
 OPTIONAL_PACKAGES = {
     "PIL",
+    "dask",
+    "distributed",
     "jax",
+    "joblib",
     "keras",
     "matplotlib",
     "numba",
     "pandas",
+    "pyarrow",
+    "ray",
     "safetensors",
     "scipy",
     "sklearn",
@@ -323,9 +358,10 @@ print(*sorted(set(sys.modules) - before))
 
 
 def test_optional_packages_are_imported_when_used():
-    # The jit modules are nothing without their package, and __main__ would run the command.
+    # These are nothing without their package, and __main__ would run the command.
+    without = ("", "jit_engine", "jit_kernels", "__main__")
     names = [
-        f"fastdl.{n}" for n in SOURCES if n not in ("", "jit_engine", "jit_kernels", "__main__")
+        f"fastdl.{n}" for n in SOURCES if n not in without and n.partition(".")[0] != "sklearn"
     ]
     code = (
         f"import importlib, sys; [importlib.import_module(n) for n in {names}]; print(*sys.modules)"
@@ -367,7 +403,7 @@ LAYERS = (
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},
-    {"_custom", "_engine", "network", "sweep"},
+    {"_custom", "_engine", "_many", "_sweep", "blocks", "distributed", "network"},
     {"assignments", "keras", "sklearn"},
     {"__main__", "cli"},
 )

@@ -6,7 +6,9 @@ import compare
 import peers
 import pytest
 from compare import Limit, Result
-from peers import keras_models, loops, predict, training
+from peers import estimators, keras_models, loops, predict, searches, training
+
+MODULES = (loops, training, predict, keras_models, searches, estimators)
 
 RESULTS = [
     Result("fastdl", "fastdl", 1.0, 1.0, 7),
@@ -69,11 +71,7 @@ def test_accuracies_agree_within_the_margin(monkeypatch, keras, met):
 
 
 def test_promises_name_jobs_and_libraries_that_exist():
-    jobs = {
-        job.name: job
-        for module in (loops, training, predict, keras_models)
-        for job in module.jobs()
-    }
+    jobs = {job.name: job for module in MODULES for job in module.jobs()}
     for limit in compare.LIMITS:
         for library in (limit.library, *limit.opponents):
             assert library in jobs[limit.job].libraries, limit
@@ -81,7 +79,7 @@ def test_promises_name_jobs_and_libraries_that_exist():
 
 
 def test_every_contestant_has_a_module_and_fastdl_comes_first():
-    for module in (loops, training, predict, keras_models):
+    for module in MODULES:
         for job in module.jobs():
             assert set(job.libraries) <= set(peers.MODULES)
             assert next(iter(job.libraries)) == "fastdl"

@@ -293,6 +293,47 @@ def test_best_weights_return_also_when_training_simply_ends():
     np.testing.assert_array_equal(net.weights[0], first.weights[0])
 
 
+@given(
+    patience=st.integers(0, 12),
+    start=st.integers(0, 8),
+    min_delta=st.sampled_from([0.0, 0.02, 1.0]),
+    monitor=st.sampled_from(["loss", "accuracy"]),
+)
+def test_early_stopping_on_what_it_trains_with_may_look_late(patience, start, min_delta, monitor):
+    def fit(*others):
+        stopping = EarlyStopping(monitor, min_delta, patience, start_from_epoch=start)
+        net = MLP([4, 3], seed=0)
+        history = net.fit(X, Y, epochs=40, batch_size=8, callbacks=[stopping, *others], verbose=0)
+        found = stopping.stopped_epoch, stopping.best, stopping.best_epoch, stopping.wait
+        return found, history.history, net.get_weights()
+
+    calls = []
+    followed = Callback()
+    followed.on_epoch_end = lambda epoch, logs=None: calls.append(epoch)
+    expected, history, weights = fit(followed)
+    assert calls == list(range(len(history["loss"])))
+    found, unfollowed, same_weights = fit()
+    assert found == expected
+    assert unfollowed == history
+    assert all((a == b).all() for a, b in zip(weights, same_weights, strict=True))
+
+
+def test_how_far_epochs_may_run_ahead():
+    def ahead(*given):
+        return callbacks.CallbackList([*given, History()], MLP([4, 3]), {}).epochs_ahead()
+
+    stopping = EarlyStopping("loss", patience=5)
+    assert ahead() == float("inf")
+    assert ahead(stopping) == 5
+    stopping.wait = 3
+    assert ahead(stopping, EarlyStopping("loss", patience=9)) == 2
+    stopping.wait = 5
+    assert ahead(stopping) == 1
+    assert ahead(EarlyStopping("loss", patience=5, restore_best_weights=True)) == 1
+    assert ahead(type("Own", (EarlyStopping,), {})("loss", patience=5)) == 1
+    assert ahead(stopping, ReduceLROnPlateau("loss")) == 1
+
+
 def test_early_stopping_tells_what_it_does(capsys):
     stopping = EarlyStopping("loss", mode="max", verbose=1, restore_best_weights=True)
     MLP([4, 3]).fit(X, Y, epochs=9, callbacks=[stopping], verbose=0)

@@ -12,6 +12,8 @@ import scipy.sparse
 
 from fastdl import MLP, activations, losses, optimizers, use_backend
 
+pytestmark = pytest.mark.each_build
+
 BACKENDS = ("cython", "numba", "reference")
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}
 

@@ -15,7 +15,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 @pages
-def test_code_runs_as_printed(page, tmp_path, monkeypatch):
+def test_code_runs_as_printed(page, tmp_path, monkeypatch, processes_not_measured):
     monkeypatch.chdir(tmp_path)
     text = page.read_text(encoding="utf-8")
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)

@@ -23,6 +23,8 @@ from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 from fastdl.schedules import ExponentialDecay
 
+pytestmark = pytest.mark.each_build
+
 # Rounding, carried through some twenty steps.
 TOLERANCE = {"float32": {"rtol": 2e-3, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-12}}
 
@@ -373,7 +375,8 @@ def calls(monkeypatch):
 
 @pytest.mark.parametrize("backend", ["cython", NUMBA])
 def test_one_call_runs_through_all_epochs(backend, calls):
-    fit = {"epochs": 50, "callbacks": [History(), Callback()]}
+    callbacks = [History(), Callback(), EarlyStopping("loss", patience=50)]
+    fit = {"epochs": 50, "callbacks": callbacks}
     trained({"sizes": [11, 3]}, fit, *data(), backend)
     assert calls == [50 * 6]
 
@@ -382,7 +385,8 @@ def test_one_call_runs_through_all_epochs(backend, calls):
     "fit",
     [
         {"callbacks": [EpochByEpoch()]},
-        {"callbacks": [EarlyStopping("loss", patience=9)]},
+        {"callbacks": [EarlyStopping("loss", patience=9), EpochByEpoch()]},
+        {"callbacks": [EarlyStopping("loss", patience=9, restore_best_weights=True)]},
         {"validation_split": 0.1},
     ],
 )
@@ -495,7 +499,7 @@ def test_both_engines_find_what_is_not_finite(value, dtype):
             assert backends.current().sparse_rows(X, 1.0, 1) == (False, None)
 
 
-def test_read_only_data_needs_no_engine_of_its_own():
+def test_read_only_data_needs_no_engine_of_numbas_own():
     jit_engine = pytest.importorskip("fastdl.jit_engine")
     X, y = data()
     arguments, fit = {"sizes": [11, 5, 3]}, {"optimizer": SGD(0.1)}

@@ -7,6 +7,8 @@ import pytest
 
 from fastdl import backends, reference
 
+pytestmark = pytest.mark.each_build
+
 each_backend = pytest.mark.parametrize("backend", backends.BACKENDS)
 each_activation = pytest.mark.parametrize(
     "activation", range(len(reference.ACTIVATIONS)), ids=reference.ACTIVATIONS

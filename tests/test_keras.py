@@ -292,3 +292,16 @@ def test_arguments_are_models():
         from_keras(MLP([2, 1]))
     with pytest.raises(TypeError, match=r"network: .* is not an MLP"):
         to_keras(chain(layers.Dense(2)))
+
+
+def test_estimators_become_models():
+    from fastdl.sklearn import MLPClassifier
+
+    X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    estimator = MLPClassifier((5, 4), ["tanh", "relu"], tol=0.1, random_state=0)
+    estimator.fit(X, np.arange(40) % 3)
+    model = estimator.to_keras(name="classes")
+    assert model.name == "classes"
+    np.testing.assert_allclose(
+        model.predict(X, verbose=0), estimator.predict_proba(X), rtol=1e-5, atol=1e-6
+    )

@@ -15,6 +15,8 @@ from fastdl.callbacks import Callback
 from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber, MeanSquaredError
 from fastdl.optimizers import SGD, Adam
 
+pytestmark = pytest.mark.each_build
+
 BACKENDS = ["reference", "cython", "numba"]
 
 

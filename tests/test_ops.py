@@ -18,6 +18,8 @@ from hypothesis.extra import numpy as hnp
 
 from fastdl import backends, ops, reference
 
+pytestmark = pytest.mark.each_build
+
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 # ------------------------------------------------------------------------- one good call of each

@@ -13,7 +13,10 @@ from cases import CASES, DTYPES
 from fastdl import backends, ops, reference
 
 # What NumPy 2 says of the arrays of Keras's TensorFlow backend.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.each_build,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 each_backend = pytest.mark.parametrize("backend", backends.BACKENDS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from fastdl import backends, ops, reference
 
+pytestmark = pytest.mark.each_build
+
 COMPILED = ("cython", "numba")
 
 each_backend = pytest.mark.parametrize("backend", backends.BACKENDS)

@@ -10,6 +10,8 @@ import fastdl
 from fastdl import MLP, _engine, backends, use_backend
 from fastdl.optimizers import SGD
 
+pytestmark = pytest.mark.each_build
+
 ACTIVATIONS = (
     "linear", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus", "silu", "gelu",
     "softmax", "log_softmax",

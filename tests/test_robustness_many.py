@@ -6,6 +6,8 @@ from robustness import DIGITS, DIGITS_FIT, digest, digits_digest, in_forked_chil
 import fastdl
 from fastdl import MLP
 
+pytestmark = pytest.mark.each_build
+
 
 @pytest.fixture(scope="module")
 def digits():

@@ -9,6 +9,8 @@ import scipy.sparse
 from fastdl import MLP, _engine, _kernels, _sparse, fit_many, optimizers, use_backend
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 
+pytestmark = pytest.mark.each_build
+
 # Each element is a shift and what is left of it, which rounds, as does the order of the sums: a few
 # units in the last place, carried through some twenty steps.
 TOLERANCE = {"float32": {"rtol": 2e-3, "atol": 2e-5}, "float64": {"rtol": 1e-9, "atol": 1e-12}}
@@ -332,7 +334,7 @@ def descent(w, g, learning_rate, t):
     return w - learning_rate * g
 
 
-def test_an_optimizer_with_an_engine_that_knows_no_shifts():
+def test_an_optimizer_with_an_engine_of_numba_that_knows_no_shifts():
     X, y = data()
     custom = optimizers.Custom(descent, learning_rate=0.05)
     fit = {"validation_split": 0.25}

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from fastdl import MLP, _engine, _kernels, _sparse, use_backend
 from fastdl.optimizers import Adam
 
+pytestmark = pytest.mark.each_build
+
 FORMATS = ["csr", "csc", "coo", "bsr", "lil", "dok", "dia"]
 
 

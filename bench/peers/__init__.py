@@ -2,7 +2,8 @@
 
 `operations` has single operations, `loops` the training loops of the first two assignments,
 `training` epochs of networks on the training engine, `predict` what they answer, `keras_models`
-Keras's own models.
+Keras's own models, `searches` the best of many networks, `estimators` scikit-learn's and those that
+take their place.
 """
 
 import functools
@@ -36,6 +37,7 @@ MODULES = {
     "Keras (call)": "keras",
     "Keras (JAX)": "keras",
     "scikit-learn": "sklearn",
+    "scikit-learn (2 processes)": "sklearn",
 }
 
 # By the names that OpenMP, OpenBLAS, XLA and TensorFlow read when they load.

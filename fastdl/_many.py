@@ -4,6 +4,8 @@ import collections
 import contextvars
 import copy
 import functools
+import os
+import reprlib
 import threading
 import time
 from collections.abc import Sequence
@@ -11,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _engine, backends, checks
+from . import _engine, _sparse, backends, checks
+from .blocks import Blocks
 from .callbacks import EarlyStopping, ProgressBar
 from .network import MLP, Training, checked_callbacks
 
@@ -30,6 +33,7 @@ def fit_many(
     X,
     y,
     *,
+    rows=None,
     epochs=1,
     batch_size=32,
     optimizer=None,
@@ -47,7 +51,7 @@ def fit_many(
 
     Each of them ends with the parameters and the History, bit for bit, that its own `fit` would
     have given, whatever the number of threads. Data is checked, converted and searched for zeros
-    once for all networks of one loss and dtype.
+    once for all networks of one loss, dtype and selection of rows.
 
     `epochs`, `batch_size`, `optimizer` and `early_stopping` are one value for all networks or a
     list, tuple or array of one for each.
@@ -57,7 +61,10 @@ def fit_many(
     networks : sequence of MLP
         Different objects; their widths, dropout rates, seeds and losses are their own.
     X, y, validation_data, validation_split, shuffle, sample_weight, class_weight
-        As for `MLP.fit`.
+        As for `MLP.fit`, but rows are arrays, not blocks.
+    rows : sequence of array_like of int, optional
+        For each network the numbers of the rows of X, y and sample_weight that it gets instead of
+        all, such as folds or draws with replacement. Those that share an array share their data.
     epochs : int or sequence of int, default 1
     batch_size : int or sequence of int, default 32
     optimizer : str, Optimizer, or a sequence of them, optional
@@ -112,15 +119,19 @@ def fit_many(
             networks, each("optimizer", optimizer, lambda *named: named), strict=True
         )
     ]
-    early_stopping = each("early_stopping", early_stopping, _checked_stopping)
+    early_stopping = each("early_stopping", early_stopping, checked_stopping)
     callbacks = _checked_callbacks(len(networks), callbacks)
     verbose = checks.integer("verbose", verbose, low=0, high=2)
     checks.boolean("shuffle", shuffle)
     if threads is None:
         threads = backends.available_threads()
     threads = checks.integer("threads", threads, low=1)
+    X, validation_data = all_at_once(X, y, validation_data)
     data = _shared_data(
-        networks, X, y, sample_weight, class_weight, validation_data, validation_split
+        networks,
+        _checked_rows(len(networks), rows, X, y, sample_weight),
+        (X, y, sample_weight),
+        (class_weight, validation_data, validation_split),
     )
     jobs = [
         _Job(
@@ -268,7 +279,7 @@ def _checked_networks(networks):
     return list(networks)
 
 
-def _checked_stopping(name, value):
+def checked_stopping(name, value):
     """None or one of them as a list."""
     if value is not None and not isinstance(value, EarlyStopping):
         raise TypeError(f"{name}: {value!r} is neither None nor a fastdl.EarlyStopping")
@@ -307,18 +318,82 @@ def _each(count, name, value, check):
     return [check(f"{name}[{index}]", each) for index, each in enumerate(value)]
 
 
-def _shared_data(networks, *arguments):
+def _checked_rows(count, rows, *arrays):
+    """The numbers of each network's rows, None for all; the same array where the same was given."""
+    if rows is None:
+        return [None] * count
+    if not isinstance(rows, Sequence):
+        raise TypeError(f"rows: {reprlib.repr(rows)} is not a sequence of arrays, one a network")
+    lengths = [row_count(array) for array in arrays if array is not None]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"rows: X, y and sample_weight have {lengths} rows to choose from")
+    checked = {}
+
+    def check(name, value):
+        if id(value) not in checked:
+            numbers = checks.as_labels(name, value, classes=lengths[0])
+            checked[id(value)] = checks.nonempty(name, numbers)
+        return checked[id(value)]
+
+    return _each(count, "rows", rows, check)
+
+
+def all_at_once(X, y, validation_data):
+    """X and validation_data, if they are arrays that many networks can share.
+
+    Those of a file stay mapped, from which `MLP.fit` would read block by block.
+    """
+    X = _mapped("X", X, y)
+    if isinstance(validation_data, (tuple, list)) and len(validation_data) > 1:
+        rows, targets, *weights = validation_data
+        rows = _mapped("validation_data[0]", rows, targets)
+        return X, (rows, targets, *weights)
+    if isinstance(validation_data, Blocks):
+        _mapped("validation_data", validation_data, None)
+    return X, validation_data
+
+
+def _mapped(name, X, y):
+    if y is None or isinstance(X, (Blocks, str, os.PathLike)):
+        raise TypeError(
+            f"{name}: rows that are read block by block train one network, by its fit; many take "
+            "arrays and their targets"
+        )
+    return X.view(np.ndarray) if isinstance(X, np.memmap) else X
+
+
+def row_count(array):
+    """How many rows an array_like or sparse matrix has."""
+    return array.shape[0] if hasattr(array, "shape") else len(array)
+
+
+def taken(array, rows):
+    """These rows of an array_like or sparse matrix, as a copy; what is None stays None."""
+    if array is None or rows is None:
+        return array
+    if _sparse.is_sparse(array):
+        return array.tocsr()[rows]
+    return np.asarray(array)[rows]
+
+
+def data_form(network):
+    """Networks of one form train on the same prepared arrays."""
+    shifts = _engine.wants_shifts(network._network)
+    return network.loss, network.sizes[0], network.sizes[-1], network.dtype, shifts
+
+
+def _shared_data(networks, rows, arrays, others):
     """Rows to train on and to evaluate for each network: the same arrays wherever they fit.
 
     They are those that `fit` takes, to the bit.
     """
     prepared, data = {}, []
     for index, network in enumerate(networks):
-        shifts = _engine.wants_shifts(network._network)
-        form = network.loss, network.sizes[0], network.sizes[-1], network.dtype, shifts
+        form = data_form(network), id(rows[index])
         if form not in prepared:
             try:
-                prepared[form] = network._training_data(*arguments)
+                parts = (taken(array, rows[index]) for array in arrays)
+                prepared[form] = network._training_data(*parts, *others)
             except (TypeError, ValueError) as error:
                 if not prepared:
                     raise

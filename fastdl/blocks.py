@@ -1,0 +1,722 @@
+"""`Blocks`: rows that training reads block by block, from files or from wherever they come."""
+
+import contextvars
+import glob
+import mmap
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from . import _engine, backends, checks
+from ._optional import optional_import
+from ._sparse import is_sparse
+
+# Bytes, as float32, of what is read at once and of what is shuffled at once: a disk reads the first
+# in longer than it takes to find it, and a few copies of the second are small beside NumPy.
+_BLOCK_BYTES = 1 << 21
+_BUFFER_BYTES = 1 << 24
+
+# Bytes that the system is asked to read at once; Linux cuts longer requests short.
+_PREFETCHED_BYTES = 1 << 17
+
+# Odd numbers, of 32 and of 64 bits, that keep shuffles apart: those of the windows of a pass, and
+# that of the blocks.
+_WINDOW_KEY = 0x9E3779B1
+_BLOCK_SEED = 0x9E3779B97F4A7C15
+
+_NAMES = "X", "y", "sample_weight"
+
+
+class Blocks:
+    """Rows with targets that are read while training, more of them than memory holds.
+
+    `MLP.fit` makes one of what it is given where that is no array in memory, so that only
+    `block_rows` and `buffer_rows` need a `Blocks` of one's own.
+
+    Parameters
+    ----------
+    X : numpy.memmap, other array with slices, path, sequence of paths, iterable, or callable
+        - An array (n, ...), which is read slice by slice: a `numpy.memmap`, or a data set of HDF5
+          or Zarr.
+        - The path of a `.npy` or `.parquet` file, a pattern with `*`, a list of paths, or a folder.
+          In a folder of `.npy` files, those whose names begin with `X` hold rows, `y` targets and
+          `sample_weight` weights, each kind in the order of the names.
+        - Without `y`: an iterable of blocks, tuples (X, y) or (X, y, sample_weight) of arrays or
+          sparse matrices; or a callable that returns one for each epoch.
+    y : array_like, path, sequence of paths, str or sequence of str, optional
+        Targets, in memory or in `.npy` files; for Parquet files the column or columns that hold
+        them. Their other columns are features, one of lists of k numbers being k features.
+    sample_weight : array_like, path, sequence of paths or str, optional
+        In the same way.
+    block_rows : int, default 2 MB of float32
+        Rows that are read at once. Blocks of an iterable are what it gives, and those of Parquet
+        files are row groups.
+    buffer_rows : int, default 16 MB of float32
+        Rows that are shuffled together: whole blocks are taken until there are as many. Three
+        times as many are in memory.
+
+    Attributes
+    ----------
+    rows : int or None
+        Their number, unknown for an iterable.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the parts don't go together.
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        For Parquet files, if the package pyarrow is missing.
+
+    Notes
+    -----
+    An epoch takes the blocks in an order of its own, as many at a time as fill the buffer, and the
+    rows of all these in an order of their own; both are functions of the network's seed and the
+    number of the epoch. Blocks of an iterable come in its order. The last rows of a buffer that
+    don't fill a batch go into the next one: wherever blocks end, all batches but an epoch's last
+    are full. Where all rows fit the buffer, training is that on the same rows in memory, bit for
+    bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl import MLP, Blocks
+    >>> def blocks():
+    ...     for number in range(10):
+    ...         X = np.random.default_rng(number).normal(size=(100, 2))
+    ...         yield X, X[:, 0] > X[:, 1]
+    >>> net = MLP([2, 8, 1], seed=0)
+    >>> history = net.fit(Blocks(blocks, buffer_rows=500), epochs=10, verbose=0)
+    >>> history.history["accuracy"][-1] > 0.9
+    True
+    """
+
+    def __init__(self, X, y=None, sample_weight=None, *, block_rows=None, buffer_rows=None):
+        if block_rows is not None:
+            block_rows = checks.integer("block_rows", block_rows, low=1)
+        if buffer_rows is not None:
+            buffer_rows = checks.integer("buffer_rows", buffer_rows, low=1)
+        self._source = _source(X, y, sample_weight, block_rows)
+        self._buffer_rows = buffer_rows
+
+    @property
+    def rows(self):
+        """The number of rows, None where it is not known."""
+        return None if self._source.sizes is None else sum(self._source.sizes)
+
+    def settings(self):
+        """What the order of the rows depends on, besides the seed and the epoch."""
+        sizes = self._source.sizes
+        if sizes is None:
+            return {"buffer_rows": self._buffer_rows}
+        limit = self._limit(self._source.features)
+        return {"rows": self.rows, "block_rows": max(sizes), "buffer_rows": limit}
+
+    @property
+    def prefetches(self):
+        """Whether the system reads them ahead, so that no thread is needed for that."""
+        return self._source.prefetches
+
+    def check(self, features, epochs=1):
+        """Raise a ValueError where rows have other features, or there are fewer passes in them."""
+        if self._source.features not in (None, features):
+            raise ValueError(
+                f"X: rows of {self._source.features} features are not rows of {features}, as the "
+                "first layer takes"
+            )
+        if epochs > 1 and not self._source.restarts:
+            raise ValueError(
+                f"X: an iterator gives its blocks once, not for {epochs} epochs: give a function "
+                "that returns a new one for each"
+            )
+
+    def small(self):
+        """Whether all rows fit the buffer."""
+        return self.rows is not None and self.rows <= self._limit(self._source.features)
+
+    def load(self, dtype):
+        """X, y and sample_weight of all rows, X of this dtype; None where there are none."""
+        blocks = range(len(self._source.sizes))
+        return _rows(self._source, blocks, self.rows, _NAMES, None, dtype, _Buffer())
+
+    def pieces(self, prepare, dtype, seed, passes, batch_size, first=0):
+        """Parts of the passes through all rows as they are trained on: gives Pieces.
+
+        Parameters
+        ----------
+        prepare : callable
+            Makes `_engine.Data` of X, y, sample_weight and their names.
+        dtype : numpy.dtype
+            Of the rows.
+        seed : int
+        passes : iterable of int or None
+            The number of each pass, which its order is a function of; None for the rows' own order.
+        batch_size : int
+        first : int, default 0
+            The first step that is wanted of the first pass.
+
+        Notes
+        -----
+        What a piece holds may be overwritten once the next but one is asked for.
+        """
+        buffers = [_Buffer(), _Buffer()]
+        for number in passes:
+            yield from self._pass(prepare, dtype, seed, number, batch_size, first, buffers)
+            first = 0
+
+    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers):
+        windows, begin = self._windows(seed, number, batch_size), 0
+        if self._source.sizes is not None:
+            windows = list(windows)
+            begin = _row_of_piece([window.rows for window in windows], first, batch_size)
+        offset, kept = 0, None
+        for index, (window, following) in enumerate(_with_next(windows)):
+            last = following is None
+            start, offset = offset, offset + window.rows
+            if offset <= begin:
+                continue
+            names = [f"{name} in {window.name}" for name in _NAMES]
+            if not last:
+                self._source.prefetch(following.blocks)
+            parts = _rows(self._source, window.blocks, window.rows, names, kept, dtype, buffers[0])
+            buffers.reverse()
+            parts = _part(parts, max(begin - start, 0), None)
+            count = parts[0].shape[0]
+            whole = count if last else count - count % batch_size
+            kept = _part(parts, whole, None)
+            step, begin = begin // batch_size, begin + whole
+            steps = -(-whole // batch_size)
+            if steps and step + steps > first:
+                data = prepare(*_part(parts, 0, whole), names)
+                key = None if number is None else (number + index * _WINDOW_KEY) % 2**32
+                yield Piece(data, step, steps, last, key)
+
+    def _limit(self, features):
+        return self._buffer_rows or max(1, _BUFFER_BYTES // (4 * features))
+
+    def _windows(self, seed, number, batch_size):
+        """The blocks of a pass, in its order, as they are shuffled together."""
+        source = self._source
+        if source.sizes is None:
+            blocks = iter(source)
+        else:
+            blocks = np.arange(len(source.sizes))
+            if number is not None:
+                backends.current().permutation((seed + _BLOCK_SEED) % 2**64, number, blocks)
+            blocks = blocks.tolist()
+        # With fewer than a batch there would be windows without a step of their own.
+        rows, taken = 0, []
+        for block in blocks:
+            taken.append(block)
+            rows += source.rows_of(block)
+            if rows >= max(self._limit(source.features), batch_size):
+                yield _window(source, taken, rows)
+                rows, taken = 0, []
+        if taken:
+            yield _window(source, taken, rows)
+
+
+class Piece(NamedTuple):
+    """Rows of a pass that are shuffled together and trained on one after the other.
+
+    `start` is the first of their `steps` steps, counted in the pass, which ends with the `last`.
+    With the network's seed, `key` is what their order is a function of.
+    """
+
+    data: _engine.Data
+    start: int
+    steps: int
+    last: bool
+    key: int | None
+
+
+class InTurn:
+    """Takes what a generator gives, which works on it then."""
+
+    def __init__(self, generator):
+        self._generator = generator
+
+    def take(self):
+        """The next one; what the one before held is then free to be overwritten."""
+        return next(self._generator)
+
+    def close(self):
+        """Let go of it."""
+        self._generator.close()
+
+
+class Ahead:
+    """Takes what a generator gives, which meanwhile works on the next in a thread of its own."""
+
+    def __init__(self, generator):
+        self._generator = generator
+        self._thread = ThreadPoolExecutor(1, "fastdl-blocks")
+        self._ask()
+
+    def _ask(self):
+        # It sees the backend of the caller's context.
+        context = contextvars.copy_context()
+        self._next = self._thread.submit(context.run, next, self._generator)
+
+    def take(self):
+        """The next one; what the one before held is then free to be overwritten."""
+        piece = self._next.result()
+        self._ask()
+        return piece
+
+    def close(self):
+        """Wait for the thread to end."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+# ------------------------------------------------------------------------------- parts of a pass
+
+
+class _Window(NamedTuple):
+    """Blocks that are shuffled together."""
+
+    blocks: list
+    rows: int
+    name: str
+
+
+def _window(source, blocks, rows):
+    if source.sizes is None:
+        numbers = [block.number for block in blocks]
+    else:
+        # Ascending, as they lie on the disk and as the rows lie in memory.
+        numbers = blocks = sorted(blocks)
+    more = "..." if len(numbers) > 4 else ""
+    name = f"block{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:4]))}{more}"
+    return _Window(blocks, rows, name)
+
+
+def _with_next(items):
+    """Each item and the one after it, None after the last."""
+    items = iter(items)
+    for item in items:
+        for following in items:
+            yield item, following
+            item = following
+        yield item, None
+
+
+def _row_of_piece(rows, step, batch_size):
+    """The first row of the piece that holds a step, where windows have so many rows."""
+    begin = 0
+    for end in np.cumsum(rows)[:-1].tolist():
+        end -= end % batch_size
+        if end > step * batch_size:
+            break
+        begin = end
+    return begin
+
+
+class _Buffer:
+    """Memory that is kept from one piece to the next."""
+
+    def __init__(self):
+        self._array = None
+
+    def rows(self, shape, dtype):
+        """An array, with what was in it before."""
+        if (
+            self._array is None
+            or len(self._array) < shape[0]
+            or (self._array.shape[1:], self._array.dtype) != (shape[1:], dtype)
+        ):
+            self._array = _engine.aligned_zeros(shape[0] * shape[1], dtype).reshape(shape)
+        return self._array[: shape[0]]
+
+
+def _part(parts, start, stop):
+    return [part if part is None else part[start:stop] for part in parts]
+
+
+def _rows(source, blocks, count, names, kept, dtype, buffer):
+    """X, y and sample_weight: rows that were kept, then the `count` rows of the blocks."""
+    if source.sizes is None and any(is_sparse(block.X) for block in blocks):
+        scipy_sparse = optional_import("scipy.sparse", extra="data")
+        parts = [kept[0]] if kept else []
+        X = scipy_sparse.vstack([*parts, *(block.X for block in blocks)], format="csr")
+        targets = [block[2:] for block in blocks]
+    else:
+        offset = kept[0].shape[0] if kept else 0
+        X = buffer.rows((offset + count, source.features), dtype)
+        if kept:
+            X[:offset] = kept[0].toarray() if is_sparse(kept[0]) else kept[0]
+        targets = []
+        for block in blocks:
+            rows = X[offset : offset + source.rows_of(block)]
+            targets.append(source.read(block, rows))
+            offset += len(rows)
+    others = zip(*([kept[1:]] if kept else []), *targets, strict=True)
+    return X, *(_concatenated(*named) for named in zip(names[1:], others, strict=True))
+
+
+def _concatenated(name, arrays):
+    """Arrays as one, or None if they all are."""
+    missing = [array is None for array in arrays]
+    if all(missing):
+        return None
+    if any(missing):
+        raise ValueError(f"{name}: some blocks have it, and others don't")
+    for array in arrays:
+        if array.shape[1:] != arrays[0].shape[1:]:
+            raise ValueError(f"{name}: shape {array.shape} is not like {arrays[0].shape}")
+    return np.concatenate(arrays) if len(arrays) > 1 else arrays[0]
+
+
+# ----------------------------------------------------------------------------- where rows come from
+#
+# A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
+# more than one pass in it; `rows_of` a block; `read`, which writes the X of a block to an array and
+# returns its y and sample_weight; and `prefetch`, which has the system read blocks meanwhile where
+# `prefetches` says so.
+
+
+def _source(X, y, sample_weight, block_rows):
+    if _are_paths(X):
+        files = _files("X", X)
+        if all(file.endswith(".parquet") for file in files):
+            return _Parquet(files, y, sample_weight, block_rows)
+        if y is None and isinstance(X, (str, os.PathLike)) and os.path.isdir(X):
+            named = {
+                name: [f for f in files if os.path.basename(f).startswith(name)] for name in _NAMES
+            }
+            if not named["X"] or not named["y"]:
+                raise FileNotFoundError(f"X: {X} holds no .npy files named X... and y...")
+            files, y, sample_weight = named["X"], named["y"], named["sample_weight"] or None
+        elif y is None:
+            raise TypeError("y: rows in .npy files need targets")
+        return _Arrays(files, y, sample_weight, block_rows)
+    if y is not None:
+        return _Arrays(X, y, sample_weight, block_rows)
+    if hasattr(X, "shape"):
+        raise TypeError("y: an array of rows needs targets")
+    if sample_weight is not None:
+        raise TypeError("sample_weight: the blocks of an iterable bring their own, as third part")
+    if block_rows is not None:
+        raise TypeError("block_rows: the blocks of an iterable are what it gives")
+    return _Iterable(X)
+
+
+def _are_paths(value):
+    if isinstance(value, (list, tuple)):
+        return bool(value) and all(isinstance(each, (str, os.PathLike)) for each in value)
+    return isinstance(value, (str, os.PathLike))
+
+
+def _files(name, paths):
+    """The files that paths, patterns and folders stand for."""
+    found = []
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        path = os.fspath(path)
+        if os.path.isdir(path):
+            files = sorted(glob.glob(os.path.join(glob.escape(path), "*.parquet")))
+            files = files or sorted(glob.glob(os.path.join(glob.escape(path), "*.npy")))
+        elif os.path.exists(path):
+            files = [path]
+        else:
+            files = sorted(glob.glob(path))
+        if not files:
+            raise FileNotFoundError(f"{name}: no .npy or .parquet file at {path}")
+        found += files
+    kinds = {os.path.splitext(file)[1] for file in found}
+    if kinds not in ({".npy"}, {".parquet"}):
+        raise ValueError(f"{name}: files {', '.join(sorted(kinds))} are not .npy or .parquet alone")
+    return found
+
+
+class _Arrays:
+    """Arrays and `.npy` files."""
+
+    restarts = True
+
+    def __init__(self, X, y, sample_weight, block_rows):
+        self._columns = [
+            None if value is None else _Column(name, value)
+            for name, value in zip(_NAMES, (X, y, sample_weight), strict=True)
+        ]
+        X = self._columns[0]
+        for name, column in zip(_NAMES[1:], self._columns[1:], strict=True):
+            if column is not None and column.rows != X.rows:
+                raise ValueError(f"{name}: {column.rows} rows are not the {X.rows} of X")
+        if not X.rows or not X.width:
+            raise ValueError("X: there are no rows")
+        self.features = X.width
+        block_rows = block_rows or max(1, _BLOCK_BYTES // (4 * self.features))
+        # No block lies in two files.
+        self._blocks = [
+            (start, min(start + block_rows, stop))
+            for begin, stop in zip(X.offsets[:-1], X.offsets[1:], strict=True)
+            for start in range(begin, stop, block_rows)
+        ]
+        self.sizes = [stop - start for start, stop in self._blocks]
+        self.prefetches = X.prefetches
+
+    def prefetch(self, blocks):
+        for block in blocks:
+            self._columns[0].prefetch(*self._blocks[block])
+
+    def rows_of(self, block):
+        return self.sizes[block]
+
+    def read(self, block, out):
+        start, stop = self._blocks[block]
+        X, *others = self._columns
+        X.read(start, stop, out)
+        return [column and column.part(start, stop) for column in others]
+
+
+class _Column:
+    """One array, or several files as one: of `rows` rows, each `width` numbers."""
+
+    def __init__(self, name, value):
+        files = [np.load(file, "r") for file in _files(name, value)] if _are_paths(value) else None
+        parts = files or [value if hasattr(value, "shape") else np.asarray(value)]
+        if is_sparse(value):
+            raise TypeError(f"{name}: a sparse matrix is in memory: fit takes it as it is")
+        checks.real(name, np.empty(0, parts[0].dtype))
+        self.dtype, self._shape = parts[0].dtype, parts[0].shape[1:]
+        for part in parts:
+            if not part.ndim or (part.dtype, part.shape[1:]) != (self.dtype, self._shape):
+                raise ValueError(
+                    f"{name}: {part.dtype} {part.shape} is not rows {self.dtype} {self._shape}"
+                )
+        if name == "X" and not self._shape:
+            raise ValueError(f"{name}: shape {parts[0].shape} is not rows of features")
+        self.width = int(np.prod(self._shape))
+        self._parts = [_FileRows.of(part) or part for part in parts]
+        self.offsets = np.cumsum([0, *map(len, parts)]).tolist()
+        self.rows = self.offsets[-1]
+        self.prefetches = all(isinstance(part, _FileRows) for part in self._parts)
+
+    def _spans(self, start, stop):
+        """The parts that some rows lie in, and there, from where to where."""
+        for part, offset in zip(self._parts, self.offsets, strict=False):
+            low, high = max(start - offset, 0), min(stop - offset, len(part))
+            if low < high:
+                yield part, low, high, low + offset - start
+
+    def read(self, start, stop, out):
+        """Write some rows to `out` (stop - start, width), which may be of another dtype."""
+        for part, low, high, place in self._spans(start, stop):
+            rows = out[place : place + high - low]
+            if not isinstance(part, _FileRows):
+                rows.reshape(-1, *self._shape)[...] = part[low:high]
+            elif rows.dtype == self.dtype:
+                part.read(low, rows)
+            else:
+                read = np.empty(rows.shape, self.dtype)
+                part.read(low, read)
+                rows[...] = read
+
+    def prefetch(self, start, stop):
+        """Have some rows read into the system's memory."""
+        if self.prefetches:
+            for part, low, high, _ in self._spans(start, stop):
+                part.prefetch(low, high)
+
+    def part(self, start, stop):
+        """Some rows, in an array of its own."""
+        out = np.empty((stop - start, self.width), self.dtype)
+        self.read(start, stop, out)
+        return out.reshape(-1, *self._shape)
+
+
+class _FileRows(NamedTuple):
+    """Rows that lie one after the other in a file.
+
+    They are read, since pages of a file that is mapped would count as the process's memory.
+    """
+
+    path: str
+    offset: int
+    rows: int
+    size: int  # of a row, in bytes
+
+    @classmethod
+    def of(cls, array):
+        """Those of a numpy.memmap; None for arrays that can't be read in this way."""
+        if (
+            not isinstance(array, np.memmap)
+            or array.filename is None
+            or array.mode == "c"  # changes are in memory alone
+            or not array.flags.c_contiguous
+        ):
+            return None
+        memory = array.base
+        while isinstance(memory, np.ndarray):
+            memory = memory.base
+        if not isinstance(memory, mmap.mmap):
+            return None
+        # Of a part of an array `offset` is that of the whole.
+        mapped = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+        begin = array.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
+        size = array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        return cls(os.fspath(array.filename), mapped + begin, len(array), size)
+
+    def __len__(self):
+        return self.rows
+
+    def read(self, start, out):
+        """Read rows from `start` on into a contiguous array."""
+        memory = memoryview(out.reshape(-1).view(np.uint8))
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(self.offset + start * self.size)
+            while len(memory):
+                count = file.readinto(memory)
+                if not count:
+                    raise ValueError(f"X: {self.path} has become shorter")
+                memory = memory[count:]
+
+    def prefetch(self, start, stop):
+        """Have the system read rows while the process does other things."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        with open(self.path, "rb", buffering=0) as file:
+            end = self.offset + stop * self.size
+            for begin in range(self.offset + start * self.size, end, _PREFETCHED_BYTES):
+                length = min(_PREFETCHED_BYTES, end - begin)
+                os.posix_fadvise(file.fileno(), begin, length, os.POSIX_FADV_WILLNEED)
+
+
+class _Parquet:
+    """Parquet files, whose row groups are the blocks."""
+
+    restarts = True
+    prefetches = False
+
+    def prefetch(self, blocks):
+        pass
+
+    def __init__(self, files, y, sample_weight, block_rows):
+        if block_rows is not None:
+            raise TypeError("block_rows: the blocks of Parquet files are their row groups")
+        if y is None:
+            raise TypeError("y: name the column of the Parquet files that holds the targets")
+        self._parquet = optional_import("pyarrow.parquet", extra="parquet")
+        targets = [y] if isinstance(y, str) else list(y)
+        weights = [] if sample_weight is None else [sample_weight]
+        self._single = isinstance(y, str)
+        self._groups = []
+        names = None
+        for file in files:
+            with self._parquet.ParquetFile(file) as opened:
+                found = opened.schema_arrow.names
+                metadata = opened.metadata
+                self._groups += [
+                    (file, group, metadata.row_group(group).num_rows)
+                    for group in range(metadata.num_row_groups)
+                ]
+            if names is None:
+                names = found
+            if set(found) != set(names):
+                raise ValueError(f"X: the columns of {file} are not those of {files[0]}")
+        for name, columns in (("y", targets), ("sample_weight", weights)):
+            for column in columns:
+                if column not in names:
+                    raise ValueError(f"{name}: {column!r} is not one of the columns {names}")
+        self._features = [name for name in names if name not in {*targets, *weights}]
+        self._targets, self._weights = targets, weights
+        self._groups = [group for group in self._groups if group[2]]
+        self.sizes = [rows for _, _, rows in self._groups]
+        if not self.sizes or not self._features:
+            raise ValueError("X: there are no rows of features")
+        self.features = _numbers("X", self._table(0), self._features).shape[1]
+
+    def rows_of(self, block):
+        return self.sizes[block]
+
+    def read(self, block, out):
+        table = self._table(block)
+        out[...] = _numbers("X", table, self._features)
+        y = _numbers("y", table, self._targets)
+        weights = _numbers("sample_weight", table, self._weights)[:, 0] if self._weights else None
+        return y[:, 0] if self._single else y, weights
+
+    def _table(self, block):
+        file, group, _ = self._groups[block]
+        with self._parquet.ParquetFile(file) as opened:
+            return opened.read_row_group(group)
+
+
+def _numbers(name, table, columns):
+    """Columns of a table as an array (rows, numbers)."""
+    arrays = []
+    for column in columns:
+        chunks = table.column(column).combine_chunks()
+        if hasattr(chunks, "flatten") and hasattr(chunks.type, "value_type"):
+            values = chunks.flatten().to_numpy(zero_copy_only=False)
+            if not len(chunks) or len(values) % len(chunks):
+                raise ValueError(f"{name}: the lists of column {column!r} differ in length")
+            values = values.reshape(len(chunks), -1)
+        else:
+            values = chunks.to_numpy(zero_copy_only=False)[:, np.newaxis]
+        arrays.append(checks.real(f"{name}: column {column!r}", values))
+    return np.concatenate(arrays, axis=1) if len(arrays) > 1 else arrays[0]
+
+
+class _Iterable:
+    """Blocks as an iterable gives them."""
+
+    sizes = None
+    prefetches = False
+
+    def prefetch(self, blocks):
+        pass
+
+    def __init__(self, blocks):
+        if not callable(blocks) and not hasattr(blocks, "__iter__"):
+            raise TypeError(f"X: {blocks!r} gives no blocks, and there is no y")
+        self._blocks = blocks
+        self.restarts = callable(blocks) or iter(blocks) is not blocks
+        self.features = None
+
+    def __iter__(self):
+        found = False
+        for number, block in enumerate(self._blocks() if callable(self._blocks) else self._blocks):
+            if not isinstance(block, (tuple, list)) or len(block) not in (2, 3):
+                raise TypeError(f"X: block {number} is not a tuple (X, y) or (X, y, sample_weight)")
+            X, y, sample_weight = (*block, None)[:3]
+            if not is_sparse(X):
+                X = checks.real(f"X in block {number}", X)
+                if X.ndim < 2:
+                    raise ValueError(
+                        f"X in block {number}: shape {X.shape} is not rows of features"
+                    )
+                X = X.reshape(len(X), -1)
+            others = [None if part is None else np.asarray(part) for part in (y, sample_weight)]
+            for name, part in zip(_NAMES[1:], others, strict=True):
+                if part is not None and part.shape[:1] != X.shape[:1]:
+                    raise ValueError(
+                        f"{name} in block {number}: shape {part.shape} does not match X {X.shape}"
+                    )
+            if self.features not in (None, X.shape[1]):
+                raise ValueError(
+                    f"X in block {number}: {X.shape[1]} features are not the {self.features} of "
+                    "those before"
+                )
+            if X.shape[0]:
+                self.features, found = X.shape[1], True
+                yield _Block(number, X, *others)
+        if not found:
+            raise ValueError("X: there are no blocks with rows")
+
+    def rows_of(self, block):
+        return block.X.shape[0]
+
+    def read(self, block, out):
+        out[...] = block.X
+        return block.y, block.sample_weight
+
+
+class _Block(NamedTuple):
+    number: int
+    X: np.ndarray
+    y: np.ndarray
+    sample_weight: np.ndarray | None
