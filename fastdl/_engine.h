@@ -101,6 +101,7 @@ typedef struct {
     /* scratch */
     REAL *parts[2];        /* (PARTS, batch, widest) of one layer and of the next */
     ptrdiff_t widest;      /* outputs of a layer in parts, in whole vectors */
+    ptrdiff_t part_size;   /* elements from one part to the next */
     REAL *batch_inputs;    /* (batch, features), dense data only */
     REAL *batch_targets;   /* (batch, outputs) */
     int64_t *batch_labels; /* (batch,) integer targets */
@@ -568,7 +569,7 @@ INLINE void FN(claim)(const void *memory, ptrdiff_t bytes) {
 static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN(view) view,
                               ptrdiff_t rows, ptrdiff_t block, int two) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t outputs = y->outputs, size = e->p.batch * e->widest + APART;
+    const ptrdiff_t outputs = y->outputs, size = e->part_size;
     REAL *parts = e->parts[l % 2] + block * size;
     const REAL *weights = e->parameters + y->offset;
     if (e->p.threads > 1) FN(claim)(parts, rows * e->widest * sizeof(REAL));
@@ -599,7 +600,7 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN
 static void FN(add_parts)(const FN(engine) *e, int l, const REAL *bias, FN(view) view, FN(range) row,
                           FN(range) column) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t size = e->p.batch * e->widest + APART, width = column.stop - column.start;
+    const ptrdiff_t size = e->part_size, width = column.stop - column.start;
     bias += column.start;
     for (ptrdiff_t b = row.start; b < row.stop; b++) {
         const REAL *part = e->parts[l % 2] + b * e->widest;
@@ -837,6 +838,7 @@ INLINE __mmask16 FN(lanes_of)(ptrdiff_t left) {
 
 /* ReLU and dropout, for layers in parts whose outputs the next one lists: a register of units stays one
  * from the parts to the lists. */
+
 /* What dropout leaves of the own units: the bits of `dropout_factors`. */
 static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
@@ -1166,7 +1168,8 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
     const int coded = !l && e->p.table;
     const uint8_t *codes =
-        coded ? y->codes + FN(place)(view, e->words * 32, 0, view.first) + (range.start - view.first) * 32 : NULL;
+        coded ? y->codes + FN(place)(view, e->words * 32, 0, view.first) + (range.start - view.first) * 32
+              : NULL;
     const uint32_t *present = coded ? NULL : y->present + FN(place)(view, e->words, 0, range.start);
     const REAL *values = coded ? NULL
                          : l   ? inputs + FN(place)(view, batch, 0, range.start)
@@ -1556,7 +1559,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     ptrdiff_t used = 0;
     const ptrdiff_t batch = e->p.batch, features = e->layer[0].inputs;
     const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
-    const ptrdiff_t real = sizeof(REAL), apart = e->p.threads * APART;
+    const ptrdiff_t real = sizeof(REAL), apart = (e->p.threads - 1) * APART;
     for (int l = 0; l < e->p.layers; l++) {
         FN(layer) *y = &e->layer[l];
         const ptrdiff_t bytes = (batch * y->outputs + apart) * real;
@@ -1572,7 +1575,8 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
                    y->activation == RELU;
         if (y->fused) y->preactivated = y->fed_on;
         if (y->fused && y->dropout > 0)
-            y->kept = FN(carve)(&scratch, &used, (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->kept);
+            y->kept = FN(carve)(&scratch, &used,
+                                (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->kept);
         y->gradients = FN(carve)(&scratch, &used, batch * y->outputs * real);
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {
@@ -1582,7 +1586,8 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
                 y->present = FN(carve)(&scratch, &used, (e->words * y->inputs + apart) * sizeof *y->present);
             if (l) y->columns = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * sizeof *y->columns);
             if (l) y->listed = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * real);
-            if (!l && !e->p.table) y->values = FN(carve)(&scratch, &used, (e->words * 32 * y->inputs + apart) * real);
+            if (!l && !e->p.table)
+                y->values = FN(carve)(&scratch, &used, (e->words * 32 * y->inputs + apart) * real);
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;
@@ -1591,8 +1596,8 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (panels > e->widest_dense) e->widest_dense = panels;
         if (y->in_parts && padded > e->widest) e->widest = padded;
     }
-    for (int i = 0; i < 2; i++)
-        e->parts[i] = FN(carve)(&scratch, &used, PARTS * (batch * e->widest + APART) * real);
+    e->part_size = batch * e->widest + (e->p.threads > 1 ? APART : 0);
+    for (int i = 0; i < 2; i++) e->parts[i] = FN(carve)(&scratch, &used, PARTS * e->part_size * real);
     if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, (batch * features + apart) * real);
     const FN(layer) *y = e->layer;
     if (y->lists && FN(can_idle)(e->p.optimizer, e->p.weight_decay) && !e->gradients &&
