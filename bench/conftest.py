@@ -63,7 +63,8 @@ def bench_worker(benchmark, record, fastdl_result):
             job.agree(result, fastdl_result(module, job.name))
             calls = worker.enough_calls()
             table = module.rpartition(".")[2]
-            record([table], job.name, library, first_call=seconds, calls=calls)
+            pieces = calls * job.pieces(library)
+            record([table], job.name, library, first_call=seconds, calls=pieces)
             benchmark.pedantic(worker.time, args=(calls,), rounds=rounds)
 
     return bench_worker
