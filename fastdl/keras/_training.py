@@ -101,14 +101,8 @@ def accelerate(model, *, fallback=False, seed=None):
     >>> sorted(history.history)
     ['accuracy', 'loss']
     """
-    checks.boolean("fallback", fallback)
-    seed = None if seed is None else checks.seed("seed", seed)
-    try:
-        accelerated = Accelerated(model, seed, fallback)
-    except UnsupportedModelError as error:
-        if not fallback:
-            raise
-        _warn(error)
+    accelerated = _accelerated(model, seed, fallback)
+    if accelerated is None:
         return model
     for name in _REBOUND:
         object.__setattr__(model, name, getattr(accelerated, name))
@@ -180,20 +174,25 @@ def fit(model, *arguments, fallback=False, seed=None, **settings):
     """
     if isinstance(getattr(getattr(model, "fit", None), "__self__", None), Accelerated):
         return model.fit(*arguments, **settings)
+    accelerated = _accelerated(model, seed, fallback)
+    return (model if accelerated is None else accelerated).fit(*arguments, **settings)
+
+
+def _accelerated(model, seed, fallback):
+    """What trains the model for its caller's caller, or None where that is left to Keras."""
     checks.boolean("fallback", fallback)
     seed = None if seed is None else checks.seed("seed", seed)
     try:
-        accelerated = Accelerated(model, seed, fallback)
+        return Accelerated(model, seed, fallback)
     except UnsupportedModelError as error:
         if not fallback:
             raise
-        _warn(error)
-        return model.fit(*arguments, **settings)
-    return accelerated.fit(*arguments, **settings)
+        _warn(error, stacklevel=4)
+        return None
 
 
-def _warn(error):
-    warnings.warn(f"{error}; left to Keras", stacklevel=3)
+def _warn(error, stacklevel=3):
+    warnings.warn(f"{error}; left to Keras", stacklevel=stacklevel)
 
 
 def _supported(method):
