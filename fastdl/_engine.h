@@ -31,8 +31,6 @@
 #define ROW_BLOCK 8
 /* Sums over parameters add up in blocks of so many of an array. */
 #define SUM_BLOCK 4096
-/* Of them so many, which single precision adds up by vectors. */
-#define SUM_PART 512
 /* Elsewhere, inputs in a block. */
 #define WIDE_BLOCK 64
 /* The largest outputs of a batch, in bytes, that are added up from parts. */
@@ -124,6 +122,11 @@ typedef struct {
     REAL *rates;           /* (threads, MOST_IDLE) of those steps */
     int32_t *late;         /* (inputs,) which rows have to catch up */
     int waiting;           /* how many steps */
+    /* Of each row's penalties in these steps, and of the steps' other losses and rows of data. NULL without
+     * penalties. */
+    REAL *row_penalties; /* (inputs, MOST_IDLE_PENALISED) */
+    double *step_losses; /* (MOST_IDLE_PENALISED,) */
+    ptrdiff_t *step_rows;
 } FN(engine);
 
 /* --------------------------------------------------------------------------- dividing the work */
@@ -223,29 +226,6 @@ INLINE FN(vector) FN(load_part)(const REAL *source, int count) {
 INLINE FN(vector) FN(load)(const REAL *source, int v, int vectors, int last) {
     return v < vectors - 1 ? *(const FN(vector) *)(source + v * LANES)
                            : FN(load_part)(source + v * LANES, last);
-}
-
-/* The sum of a vector's elements, in halves. */
-INLINE REAL FN(total)(FN(vector) x) {
-#if defined(__AVX512F__) && SINGLE
-    return _mm512_reduce_add_ps((__m512)x);
-#elif defined(__AVX512F__)
-    return _mm512_reduce_add_pd((__m512d)x);
-#elif defined(__AVX2__) && SINGLE
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-#elif defined(__AVX2__)
-    const __m128d half =
-        _mm_add_pd(_mm256_castpd256_pd128((__m256d)x), _mm256_extractf128_pd((__m256d)x, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
-#else
-    REAL lane[LANES];
-    memcpy(lane, &x, sizeof x);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-#endif
 }
 
 /* The sums of so many vectors, which are quicker together. */
@@ -802,7 +782,16 @@ INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(
     const ptrdiff_t at = y->offset + row * y->outputs, n = rows * y->outputs;
     for (ptrdiff_t p = 1; p < rows && stride != y->outputs; p++)
         memmove(gradients + p * y->outputs, gradients + p * stride, y->outputs * sizeof(REAL));
-    if (e->p.l1 != 0 || e->p.l2 != 0) FN(penalise)(e->parameters + at, e->p.l1, e->p.l2, gradients, n);
+    const REAL l1 = (REAL)e->p.l1, l2 = (REAL)e->p.l2;
+    if (y == e->layer && e->row_penalties)
+        for (ptrdiff_t p = 0; p < rows; p++)
+            for (ptrdiff_t o = 0; o < y->outputs; o += SUM_PART)
+                e->row_penalties[(row + p) * MOST_IDLE_PENALISED + e->waiting] +=
+                    FN(penalise)(e->parameters + at + p * y->outputs + o, l1, l2,
+                                 gradients + p * y->outputs + o,
+                                 y->outputs - o < SUM_PART ? y->outputs - o : SUM_PART);
+    else if (e->p.l1 != 0 || e->p.l2 != 0)
+        FN(penalise)(e->parameters + at, l1, l2, gradients, n);
     FN(use)(e, rule, at, gradients, n);
 }
 
@@ -1086,9 +1075,16 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
             for (ptrdiff_t o = 0; o < y->outputs; o += 64 / sizeof(REAL))
                 __builtin_prefetch(following + o, 1);
         }
-        FN(idle)(rule, e->rates + thread * MOST_IDLE, e->taken[late[k]], e->waiting, arrays[0] + at,
-                 arrays[1] ? arrays[1] + at : NULL, arrays[2] ? arrays[2] + at : NULL, y->outputs);
-        e->taken[late[k]] = e->waiting;
+        const REAL *rates = e->rates + thread * MOST_IDLE;
+        const int start = e->taken[late[k]], stop = e->waiting;
+        REAL *first = arrays[1] ? arrays[1] + at : NULL, *second = arrays[2] ? arrays[2] + at : NULL;
+        if (e->row_penalties)
+            FN(idle_penalised)(rule, rates, start, stop, arrays[0] + at, first, second, y->outputs,
+                               (REAL)e->p.l1, (REAL)e->p.l2,
+                               e->row_penalties + late[k] * MOST_IDLE_PENALISED);
+        else
+            FN(idle)(rule, rates, start, stop, arrays[0] + at, first, second, y->outputs);
+        e->taken[late[k]] = stop;
     }
 }
 
@@ -1275,20 +1271,26 @@ static double FN(squares_of)(const REAL *values, ptrdiff_t n) {
     return squares;
 }
 
-/* Penalty of each block of weights, or sum of squares of each block of gradients. */
+/* Penalty of each block of weights, or sum of squares of each block of gradients. The first layer's rows
+ * that wait have their penalties elsewhere. */
 static void FN(sum_blocks)(const FN(engine) *e, int thread, int penalties) {
     ptrdiff_t block = 0;
     for (int a = 0; a < 2 * e->p.layers; a++) { /* weights, bias, weights, bias, ... */
         const FN(layer) *y = &e->layer[a / 2];
         const ptrdiff_t weights = y->inputs * y->outputs, size = a % 2 ? y->outputs : weights;
         const ptrdiff_t offset = y->offset + (a % 2 ? weights : 0);
-        for (ptrdiff_t start = 0; start < size; start += SUM_BLOCK, block++) {
-            if (block % e->p.threads != thread) continue;
-            const ptrdiff_t at = offset + start, n = size - start < SUM_BLOCK ? size - start : SUM_BLOCK;
-            e->block_sums[block] = !penalties ? FN(squares_of)(e->gradients + at, n)
-                                   : a % 2    ? 0
-                                              : FN(penalties_of)(e, e->parameters + at, n);
+        /* A thread's blocks stand together, as do its weights. */
+        const ptrdiff_t blocks = (size + SUM_BLOCK - 1) / SUM_BLOCK;
+        const FN(range) own = FN(share)(blocks, 1, thread, e->p.threads);
+        for (ptrdiff_t b = own.start; b < own.stop; b++) {
+            const ptrdiff_t start = b * SUM_BLOCK, at = offset + start;
+            const ptrdiff_t n = size - start < SUM_BLOCK ? size - start : SUM_BLOCK;
+            const int none = a % 2 || (!a && e->row_penalties);
+            e->block_sums[block + b] = !penalties ? FN(squares_of)(e->gradients + at, n)
+                                       : none     ? 0
+                                                  : FN(penalties_of)(e, e->parameters + at, n);
         }
+        block += blocks;
     }
 }
 
@@ -1341,8 +1343,8 @@ static void FN(clipped_update)(const FN(engine) *e, barrier *meeting, const FN(r
     }
 }
 
-/* The step's loss and right rows to the totals. */
-static void FN(add_up)(const FN(engine) *e, ptrdiff_t rows) {
+/* The step's loss and right rows to the totals; the loss of a step that rows wait for is not known yet. */
+static void FN(add_up)(const FN(engine) *e, ptrdiff_t rows, int waiting) {
     double loss = 0, right = 0;
     for (ptrdiff_t b = 0; b < rows; b += ROW_BLOCK) {
         loss += e->block_losses[b / ROW_BLOCK];
@@ -1350,9 +1352,26 @@ static void FN(add_up)(const FN(engine) *e, ptrdiff_t rows) {
     }
     if (e->p.l1 != 0 || e->p.l2 != 0)
         for (ptrdiff_t block = 0; block < e->blocks; block++) loss += e->block_sums[block];
-    e->p.totals[0] += loss * rows;
     e->p.totals[1] += right;
     e->p.totals[2] += rows;
+    if (e->row_penalties) {
+        e->step_losses[waiting] = loss;
+        e->step_rows[waiting] = rows;
+    } else {
+        e->p.totals[0] += loss * rows;
+    }
+}
+
+/* The losses of the steps that rows waited for to the total, once all have caught up. */
+static void FN(add_up_waiting)(const FN(engine) *e, int steps) {
+    double penalties[MOST_IDLE_PENALISED] = {0};
+    REAL *of_row = e->row_penalties;
+    for (ptrdiff_t i = 0; i < e->layer->inputs; i++, of_row += MOST_IDLE_PENALISED) {
+#pragma omp simd
+        for (int s = 0; s < steps; s++) penalties[s] += (double)of_row[s];
+        memset(of_row, 0, steps * sizeof *of_row);
+    }
+    for (int s = 0; s < steps; s++) e->p.totals[0] += (e->step_losses[s] + penalties[s]) * e->step_rows[s];
 }
 
 /* ------------------------------------------------------------------------- one thread's steps */
@@ -1522,7 +1541,7 @@ static void FN(train_thread)(void *job, int thread) {
         }
         meet(e->meeting, thread);
         const int stop = e->stop;
-        if (thread == 0) FN(add_up)(e, rows);
+        if (thread == 0) FN(add_up)(e, rows, mine.waiting);
         FN(backward)(&mine, &rule, rows, thread);
         if (e->gradients) {
             FN(clipped_update)(&mine, e->meeting, &rule, thread);
@@ -1530,10 +1549,19 @@ static void FN(train_thread)(void *job, int thread) {
         }
         if (e->taken) {
             e->rates[thread * MOST_IDLE + mine.waiting++] = rule.rate;
-            if (stop || mine.waiting == MOST_IDLE) {
+            /* The loss of an epoch is known at its end. */
+            const int level = e->row_penalties ? mine.waiting == MOST_IDLE_PENALISED ||
+                                                     step + 1 == steps_of_epoch(&e->p)
+                                               : mine.waiting == MOST_IDLE;
+            if (stop || level) {
                 FN(catch_up)(&mine, &rule, thread, 1);
                 const FN(view) own = FN(view_inputs)(e->layer, thread, threads);
                 memset(e->taken + own.first, 0, own.stride * sizeof *e->taken);
+                if (e->row_penalties) {
+                    meet(e->meeting, thread);
+                    if (thread == 0) FN(add_up_waiting)(e, mine.waiting);
+                    meet(e->meeting, thread);
+                }
                 mine.waiting = 0;
             }
         }
@@ -1600,11 +1628,15 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     for (int i = 0; i < 2; i++) e->parts[i] = FN(carve)(&scratch, &used, PARTS * e->part_size * real);
     if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, (batch * features + apart) * real);
     const FN(layer) *y = e->layer;
-    if (y->lists && FN(can_idle)(e->p.optimizer, e->p.weight_decay) && !e->gradients &&
-        e->p.l1 == 0 && e->p.l2 == 0) {
+    if (y->lists && FN(can_idle)(e->p.optimizer, e->p.weight_decay) && !e->gradients) {
         e->taken = FN(carve)(&scratch, &used, features * sizeof *e->taken);
         e->late = FN(carve)(&scratch, &used, features * sizeof *e->late);
         e->rates = FN(carve)(&scratch, &used, e->p.threads * MOST_IDLE * real);
+        if (e->p.l1 != 0 || e->p.l2 != 0) {
+            e->row_penalties = FN(carve)(&scratch, &used, features * MOST_IDLE_PENALISED * real);
+            e->step_losses = FN(carve)(&scratch, &used, MOST_IDLE_PENALISED * sizeof *e->step_losses);
+            e->step_rows = FN(carve)(&scratch, &used, MOST_IDLE_PENALISED * sizeof *e->step_rows);
+        }
     }
     if (e->shifts) {
         e->shift_width = (y->outputs * real + 63) / 64 * 64 / real;
@@ -1695,6 +1727,8 @@ static ptrdiff_t FN(train)(const plan *p) {
     if (!scratch) return -1;
     FN(lay_out)(&e, scratch);
     if (e.taken) memset(e.taken, 0, e.layer[0].inputs * sizeof *e.taken);
+    if (e.row_penalties)
+        memset(e.row_penalties, 0, e.layer[0].inputs * MOST_IDLE_PENALISED * sizeof *e.row_penalties);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
     const int status = run_threads(FN(train_thread), &e, p->threads);
@@ -1717,6 +1751,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef TOTALS
 #undef HAS_SHORT_ROWS
 #undef MOST_IDLE
+#undef MOST_IDLE_PENALISED
 #undef WITH_VECTORS
 #undef LISTED_INPUTS
 #undef LISTED_INPUTS_

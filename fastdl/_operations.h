@@ -578,8 +578,12 @@ INLINE void FN(apply_vectors)(const FN(rule) *rule, REAL *parameters, const REAL
     }
 }
 
-/* Steps that a row of weights may wait for. */
+/* Parameters whose penalties single precision adds up. */
+#define SUM_PART 512
+
+/* Steps that a row of weights may wait for, and under a penalty, whose value is kept for each. */
 #define MOST_IDLE 512
+#define MOST_IDLE_PENALISED 32
 
 /* Whether parameters without a gradient may wait: `idle` knows the simpler rules. */
 INLINE int FN(can_idle)(int kind, double weight_decay) { return kind != NESTEROV && weight_decay == 0; }
@@ -597,6 +601,29 @@ INLINE int FN(all_equal)(FN(vector) a, FN(vector) b) {
     int equal = 1;
     for (int i = 0; i < LANES; i++) equal &= a[i] == b[i];
     return equal;
+#endif
+}
+
+/* The sum of a vector's elements, in halves. */
+INLINE REAL FN(total)(FN(vector) x) {
+#if defined(__AVX512F__) && SINGLE
+    return _mm512_reduce_add_ps((__m512)x);
+#elif defined(__AVX512F__)
+    return _mm512_reduce_add_pd((__m512d)x);
+#elif defined(__AVX2__) && SINGLE
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128((__m256)x), _mm256_extractf128_ps((__m256)x, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#elif defined(__AVX2__)
+    const __m128d half =
+        _mm_add_pd(_mm256_castpd256_pd128((__m256d)x), _mm256_extractf128_pd((__m256d)x, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+#else
+    REAL lane[LANES];
+    memcpy(lane, &x, sizeof x);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
 #endif
 }
 
@@ -656,8 +683,6 @@ INLINE void FN(idle_vectors)(const FN(rule) *rule, const REAL *rates, int start,
     }
 }
 
-#undef AT
-
 /* The last few elements of the arrays that there are, to copies or back. */
 INLINE void FN(copy_rest)(REAL *const arrays[3], ptrdiff_t whole, ptrdiff_t rest,
                           REAL copies[4][LANES], int out) {
@@ -696,6 +721,85 @@ INLINE void FN(idle)(const FN(rule) *rule, const REAL *rates, int start, int sto
     FN(copy_rest)(arrays, whole, rest, copies, 0);
 }
 
+/* gradients (n,) += those of the penalties l1 * |w| + l2 * w**2; returns these, added up in single precision
+ * where that is REAL. */
+INLINE REAL FN(penalise)(const REAL *parameters, REAL l1, REAL l2, REAL *gradients, ptrdiff_t n) {
+    const REAL pull = 2 * l2;
+    REAL absolutes = 0, squares = 0;
+    if (l1 == 0)
+#pragma omp simd reduction(+ : squares)
+        for (ptrdiff_t i = 0; i < n; i++) {
+            gradients[i] += pull * parameters[i];
+            squares += parameters[i] * parameters[i];
+        }
+    else
+#pragma omp simd reduction(+ : absolutes, squares)
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const REAL w = parameters[i];
+            const REAL sign = w > 0 ? 1 : w < 0 ? -1 : w; /* 0, and NaN */
+            gradients[i] += l1 * sign + pull * w;
+            absolutes += FN(absolute)(w);
+            squares += w * w;
+        }
+    return l1 * absolutes + l2 * squares;
+}
+
+/* Adam's part of `idle_penalised` for l2 alone; adds the squares of the parameters of step s to squares[s]. */
+INLINE void FN(idle_adam_decayed)(const FN(rule) *rule, const REAL *rates, int start, int stop,
+                                  REAL *parameters, REAL *first, REAL *second, REAL l2, int vectors,
+                                  FN(vector) *squares) {
+    const REAL pull = 2 * l2, take = rule->take, take_2 = rule->take_2, epsilon = rule->epsilon;
+    FN(vector) w[4], m[4], v[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < vectors; i++)
+        w[i] = AT(parameters, i * LANES), m[i] = AT(first, i * LANES), v[i] = AT(second, i * LANES);
+    for (int s = start; s < stop; s++) {
+        FN(vector) sum = squares[s];
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++) {
+            const FN(vector) g = pull * w[i];
+            sum += w[i] * w[i];
+            m[i] += (g - m[i]) * take;
+            v[i] += (g * g - v[i]) * take_2;
+            w[i] -= FN(over_root)(rates[s] * m[i], v[i], epsilon);
+        }
+        squares[s] = sum;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < vectors; i++)
+        AT(parameters, i * LANES) = w[i], AT(first, i * LANES) = m[i], AT(second, i * LANES) = v[i];
+}
+
+/* `idle` where the gradients are those of penalties, which are added to penalties[s]. */
+INLINE void FN(idle_penalised)(const FN(rule) *rule, const REAL *rates, int start, int stop,
+                               REAL *parameters, REAL *first, REAL *second, ptrdiff_t n, REAL l1, REAL l2,
+                               REAL *penalties) {
+    FN(rule) r = *rule;
+    ptrdiff_t i = 0;
+    if (r.kind == ADAM && l1 == 0 && n >= LANES) {
+        FN(vector) squares[MOST_IDLE_PENALISED];
+        memset(squares + start, 0, (stop - start) * sizeof *squares);
+        for (; i + 4 * LANES <= n; i += 4 * LANES)
+            FN(idle_adam_decayed)(&r, rates, start, stop, parameters + i, first + i, second + i, l2, 4, squares);
+        for (; i + LANES <= n; i += LANES)
+            FN(idle_adam_decayed)(&r, rates, start, stop, parameters + i, first + i, second + i, l2, 1, squares);
+        for (int s = start; s < stop; s++) penalties[s] += l2 * FN(total)(squares[s]);
+    }
+    for (; i < n; i += SUM_PART) {
+        const ptrdiff_t part = n - i < SUM_PART ? n - i : SUM_PART;
+        for (int s = start; s < stop; s++) {
+            REAL gradients[SUM_PART] __attribute__((aligned(64)));
+            memset(gradients, 0, part * sizeof *gradients);
+            r.rate = rates[s];
+            penalties[s] += FN(penalise)(parameters + i, l1, l2, gradients, part);
+            FN(apply)(&r, parameters + i, gradients, first ? first + i : NULL, second ? second + i : NULL,
+                      part);
+        }
+    }
+}
+
+#undef AT
+
 /* The whole of `apply`, for arrays. */
 static void FN(update)(int kind, REAL *parameters, const REAL *gradients, REAL *first, REAL *second,
                        double learning_rate, double momentum, double beta_2, double epsilon,
@@ -707,18 +811,7 @@ static void FN(update)(int kind, REAL *parameters, const REAL *gradients, REAL *
     restore_subnormals(mode);
 }
 
-/* gradients (n,) += those of the penalties l1 * |w| + l2 * w**2 */
-INLINE void FN(penalise)(const REAL *parameters, double l1, double l2, REAL *gradients, ptrdiff_t n) {
-    const REAL push = (REAL)l1, pull = (REAL)(2 * l2);
-#pragma omp simd
-    for (ptrdiff_t i = 0; i < n; i++) {
-        const REAL w = parameters[i];
-        const REAL sign = w > 0 ? 1 : w < 0 ? -1 : w; /* 0, and NaN */
-        gradients[i] += push * sign + pull * w;
-    }
-}
-
-/* The same; returns the penalties. */
+/* The same of whole arrays; the penalties added up in double precision. */
 static double FN(add_penalty)(const REAL *parameters, double l1, double l2, REAL *gradients,
                               ptrdiff_t n) {
     double size = 0, square = 0;
@@ -727,7 +820,7 @@ static double FN(add_penalty)(const REAL *parameters, double l1, double l2, REAL
         size += (double)FN(absolute)(parameters[i]);
         square += (double)parameters[i] * (double)parameters[i];
     }
-    FN(penalise)(parameters, l1, l2, gradients, n);
+    FN(penalise)(parameters, (REAL)l1, (REAL)l2, gradients, n);
     return l1 * size + l2 * square;
 }
 

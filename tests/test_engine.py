@@ -173,11 +173,47 @@ def test_probabilities_instead_of_logits(output):
 
 @pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
 @pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize("l1", [0.0, 0.01])
 @pytest.mark.usefixtures("threads")
-def test_penalties(density):
+def test_penalties(l1, density):
     X, y = data(density=density)
-    arguments = {"sizes": [11, 70, 70, 3], "l1": 0.01, "l2": 0.02}
+    arguments = {"sizes": [11, 70, 70, 3], "l1": l1, "l2": 0.02}
     assert_same_training(arguments, {"optimizer": Adam(0.01)}, X, y)
+
+
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "rmsprop", "adam"])
+@pytest.mark.usefixtures("threads")
+def test_penalties_of_weights_whose_inputs_are_rare(optimizer):
+    X, y = data(rows=403, features=60, density=0.01)
+    # L1 makes adaptive steps jump over zero and back, by rounding now or a step later.
+    l1 = 0.001 if optimizer in ("sgd", "momentum") else 0.0
+    arguments = {"sizes": [60, 530, 3], "l1": l1, "l2": 0.002}
+    fit = {"optimizer": OPTIMIZERS[optimizer], "batch_size": 3, "epochs": 1}
+    assert_same_training(arguments, fit, X, y)
+
+
+@pytest.mark.parametrize("threads", [1, 2], indirect=True)
+@pytest.mark.usefixtures("threads")
+def test_penalties_go_on_where_a_call_ended(monkeypatch):
+    X, y = data(rows=203, features=60, density=0.05)
+    arguments, fit = {"sizes": [60, 20, 3], "l2": 0.01}, {"optimizer": Adam(0.01), "batch_size": 3}
+    whole, history = trained(arguments, fit, X, y)
+    monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", 0)
+    parts, other = trained(arguments, fit, X, y)
+    assert digest(whole) == digest(parts)
+    assert history == other
+
+
+def test_any_cut_gives_the_same_penalties(monkeypatch):
+    X, y = data(rows=203, features=90, density=0.1)
+    arguments = {"sizes": [90, 70, 3], "l1": 1e-3, "l2": 1e-3, "dtype": "float32"}
+    results = set()
+    for threads in range(1, 5):
+        monkeypatch.setattr(_engine, "_threads", lambda *_, count=threads: count)
+        net, history = trained(arguments, {"optimizer": Adam(0.01)}, X, y)
+        results.add((digest(net), tuple(history["loss"])))
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
