@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -175,8 +175,7 @@ class MLP:
         seed=None,
         kernel_initializer="glorot_uniform",
     ):
-        if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)):
-            raise TypeError(f"sizes: {sizes!r} is not a sequence of integers")
+        sizes = checks.sequence("sizes", sizes, "integers")
         sizes = tuple(checks.integer("sizes", size, low=1) for size in sizes)
         if len(sizes) < 2:
             raise ValueError(
@@ -555,7 +554,7 @@ class MLP:
 
     def _resume(self, path, training):
         """Take over what a checkpoint holds; returns the training that goes on from there."""
-        path = os.fspath(path)
+        path = checks.path("resume_from", path)
         metadata, tensors = read_file(path)
         net, resumed = MLP._read(path, metadata, tensors), _read_training(path, metadata, tensors)
         if resumed is None:
@@ -801,7 +800,7 @@ class MLP:
         >>> net.weights[0].ravel().tolist()
         [1.0, 1.0]
         """
-        weights = list(weights)
+        weights = checks.sequence("weights", weights, "arrays")
         if len(weights) != len(self._network.arrays):
             raise ValueError(
                 f"weights: {len(weights)} arrays are not the network's {len(self._network.arrays)}"
@@ -915,7 +914,7 @@ class MLP:
         >>> bool((net.predict(X) == again.predict(X)).all())
         True
         """
-        path = os.fspath(path)
+        path = checks.path("path", path)
         checks.boolean("include_optimizer", include_optimizer)
         self._write(path, include_optimizer)
 
@@ -993,7 +992,7 @@ class MLP:
         Traceback (most recent call last):
         FileNotFoundError: [Errno 2] No such file or directory: 'nothing.safetensors'
         """
-        path = os.fspath(path)
+        path = checks.path("path", path)
         return cls._read(path, *read_file(path))
 
     @classmethod
@@ -1179,7 +1178,7 @@ def _as_blocks(X, y, sample_weight):
 
 def _per_layer(name, value, hidden, check):
     """One checked value for each hidden layer."""
-    if not isinstance(value, (list, tuple, np.ndarray)):
+    if not isinstance(value, (list, tuple, np.ndarray)) or getattr(value, "ndim", 1) == 0:
         return (check(value),) * hidden
     if len(value) != hidden:
         raise ValueError(f"{name}: {len(value)} values for {hidden} hidden layers")
@@ -1206,7 +1205,7 @@ def hooks_for(model, callbacks, epochs, steps, verbose):
 
 def checked_callbacks(name, callbacks):
     """The argument called `name` as a list of callbacks."""
-    callbacks = list(callbacks or ())
+    callbacks = checks.sequence(name, callbacks or (), "callbacks")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"{name}: {callback!r} is not a fastdl.Callback")

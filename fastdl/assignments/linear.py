@@ -295,9 +295,7 @@ def _descend(
     n_iter = checks.integer("n_iter", n_iter, low=0)
     batch_size = checks.integer("batch_size", batch_size, low=1)
     losses, history = checks.boolean("losses", losses), checks.boolean("history", history)
-    if seed is not None:
-        seed = checks.integer("seed", seed, low=0, high=2**32 - 1)
-    random = np.random if seed is None else np.random.RandomState(seed)
+    random = checks.random_state("seed", seed)
     # One draw of all batches goes through the stream just as a draw for each step does.
     batches = random.choice(len(X), (n_iter, batch_size))
     w, losses, weights = ops.logistic_descent(
