@@ -26,6 +26,9 @@ _INITIAL_LIMITS = {
     "lecun_uniform": lambda fan_in, fan_out: math.sqrt(3 / fan_in),
 }
 
+# More than any memory has room for; fewer than make sizes of arrays overflow.
+_MOST_UNITS = 2**31 - 1
+
 # Of saved files; a reader refuses a number it does not know.
 _FORMAT = 1
 
@@ -176,7 +179,7 @@ class MLP:
         kernel_initializer="glorot_uniform",
     ):
         sizes = checks.sequence("sizes", sizes, "integers")
-        sizes = tuple(checks.integer("sizes", size, low=1) for size in sizes)
+        sizes = tuple(checks.integer("sizes", size, low=1, high=_MOST_UNITS) for size in sizes)
         if len(sizes) < 2:
             raise ValueError(
                 f"sizes: {sizes} has no layer: name the features and each layer's units"
