@@ -214,11 +214,26 @@ ONES = {"W1": np.ones((3, 2)), "b1": np.ones((3, 1)), "W2": np.ones((1, 3)), "b2
             ValueError,
             "cache: the key 'A2' is missing",
         ),
+        (
+            lambda: planar.hidden_size_study([[1]], [[1]], 4),
+            TypeError,
+            "sizes: 4 is not a sequence of integers",
+        ),
+        (
+            lambda: planar.learning_rate_illustration(converging="fast"),
+            TypeError,
+            "converging: 'fast' is not a finite number >= 0",
+        ),
+        (
+            lambda: planar.logistic_regression([[1, 2]], [[0, 2]]),
+            ValueError,
+            r"Y: 2 at index \(0, 1\) is not an integer in \[0, 1\]",
+        ),
         (lambda: planar.update_parameters(ONES, ()), TypeError, r"grads: \(\) is not a dict"),
         (lambda: planar.update_parameters(ONES, {}), ValueError, "grads: the key 'dW1' is missing"),
     ],
 )
-def test_entries_that_are_missing_are_named(call, error, message):
+def test_wrong_arguments_are_named(call, error, message):
     with pytest.raises(error, match=message):
         call()
 

@@ -345,7 +345,7 @@ def visualize(X, y, w, history):
     >>> figure.axes[0].get_title(loc="left")
     'Decision surface'
     """
-    points = np.asarray(X)[:, :2]
+    points = _plane(X)
     figure = plots.decision_surface(lambda mesh: probability(expand(mesh), w), points, y, history)
     ipython = sys.modules.get("IPython")
     if ipython is None or ipython.get_ipython() is None:
@@ -379,7 +379,7 @@ def animate(path, X, y, history, losses, *, title="Decision surface"):
         path,
         lambda mesh, w: probability(expand(mesh), w),
         history,
-        np.asarray(X)[:, :2],
+        _plane(X),
         y,
         losses,
         title=title,
@@ -387,6 +387,11 @@ def animate(path, X, y, history, losses, *, title="Decision surface"):
 
 
 # ------------------------------------------------------------------------------------------- checks
+
+
+def _plane(X):
+    """The two columns of X that are the points'."""
+    return checks.as_array("X", X, ndim=2)[:, :2]
 
 
 def _features(X, w):

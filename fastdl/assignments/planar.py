@@ -396,12 +396,15 @@ def logistic_regression(X, Y):
     >>> print(f"{100 * logistic_regression(X, Y).score(X.T, Y[0]):.0f} %")
     47 %
     """
+    X = checks.as_array("X", X, ndim=2)
+    Y = checks.as_labels("Y", Y, classes=2, ndim=2)
+    checks.matches("Y", Y, (1, X.shape[1]), "X", X.shape)
     linear_model = optional_import("sklearn.linear_model", extra="sklearn")
     model = linear_model.LogisticRegressionCV()
     with warnings.catch_warnings():
         # Announcements of new defaults; these parameters' old ones are the exercise's.
         warnings.simplefilter("ignore", FutureWarning)
-        return model.fit(np.transpose(X), np.ravel(Y))
+        return model.fit(X.T, Y[0])
 
 
 class Trained(NamedTuple):
@@ -447,6 +450,7 @@ def hidden_size_study(
     >>> {size: trained.accuracy for size, trained in study.items()}
     {1: 67.5, 2: 67.25, 3: 90.75}
     """
+    sizes = checks.sequence("sizes", sizes, "integers")
     networks, _ = _train(X, Y, sizes, num_iterations, learning_rate, seed)
     return {
         size: Trained(parameters, accuracy(parameters, X, Y))
@@ -505,7 +509,8 @@ def learning_rate_illustration(*, converging=0.2, diverging=1.05, start=-4.0, st
     converging, diverging : float
         The learning rates, >= 0.
     start : float
-    steps : int
+    steps : int, default 12
+        >= 1.
 
     Returns
     -------
@@ -517,6 +522,10 @@ def learning_rate_illustration(*, converging=0.2, diverging=1.05, start=-4.0, st
     >>> [axes.get_title(loc="left") for axes in learning_rate_illustration().axes]
     ['Rate 0.2 converges', 'Rate 1.05 diverges', 'Cost at each step']
     """
+    converging = checks.number("converging", converging, low=0)
+    diverging = checks.number("diverging", diverging, low=0)
+    start = checks.number("start", start)
+    steps = checks.integer("steps", steps, low=1)
     # w - rate * 2 * w, over and over.
     runs = {
         rate: start * (1 - 2 * rate) ** np.arange(steps + 1) for rate in (converging, diverging)
