@@ -311,7 +311,8 @@ def _apart(name, objects):
 
 def _each(count, name, value, check):
     """One checked value for each network."""
-    if isinstance(value, str) or not isinstance(value, (Sequence, np.ndarray)):
+    several = isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, (str, bytes))
+    if not several or getattr(value, "ndim", 1) == 0:
         return [check(name, value)] * count
     if len(value) != count:
         raise ValueError(f"{name}: {len(value)} values for {count} networks")

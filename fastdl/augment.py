@@ -1,10 +1,8 @@
 """More training images from those at hand: small shifts, rotations, zooms, noise, and no flips."""
 
-import math
-import operator
-
 import numpy as np
 
+from . import checks
 from ._optional import optional_import
 
 
@@ -68,18 +66,13 @@ def augment_images(
     >>> bool(np.array_equal(more[:2], images))
     True
     """
-    images, labels = np.asarray(images), np.asarray(labels)
-    _check_images(images, labels)
-    copies, seed = operator.index(copies), operator.index(seed)
-    if copies < 1:
-        raise ValueError(f"copies: {copies} is not >= 1")
-    if seed < 0:
-        raise ValueError(f"seed: {seed} is not >= 0")
-    for name, value in (("shift", shift), ("rotate", rotate), ("zoom", zoom), ("noise", noise)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name}: {value} is not a finite number >= 0")
-    if zoom >= 1:
-        raise ValueError(f"zoom: {zoom} is not below 1")
+    images, labels = _checked_images(images, labels)
+    copies = checks.integer("copies", copies, low=1)
+    shift = checks.number("shift", shift, low=0)
+    rotate = checks.number("rotate", rotate, low=0)
+    zoom = checks.number("zoom", zoom, low=0, high=1, high_open=True)
+    noise = checks.number("noise", noise, low=0)
+    seed = checks.integer("seed", seed, low=0)
     ndimage = optional_import("scipy.ndimage", extra="data")
 
     n = len(images)
@@ -103,10 +96,11 @@ def augment_images(
         if noise:
             new += np.float32(noise) * roughening.standard_normal(new.shape, dtype=np.float32)
         np.clip(new, 0, 1, out=new)
-    return augmented.reshape(-1, *images.shape[1:]), np.concatenate([labels] * copies)
+    return augmented.reshape(copies * n, *images.shape[1:]), np.concatenate([labels] * copies)
 
 
-def _check_images(images, labels):
+def _checked_images(images, labels):
+    images, labels = checks.array("images", images), checks.array("labels", labels)
     if images.dtype.kind != "f":
         raise TypeError(f"images: {images.dtype} is not floating point (bytes: divide by 255)")
     if images.ndim != 3:
@@ -116,6 +110,7 @@ def _check_images(images, labels):
     # NaN fails this comparison too.
     if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise ValueError(f"images: values in [{images.min()}, {images.max()}] are not in [0, 1]")
+    return images, labels
 
 
 def _inverse_maps(fractions, size, shift, rotate, zoom):

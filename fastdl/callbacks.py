@@ -1,7 +1,6 @@
 """What happens between the steps of `MLP.fit`: Keras's callbacks, with their names and rules."""
 
 import math
-import os
 import sys
 import time
 import warnings
@@ -550,7 +549,7 @@ class Checkpoint(Callback):
     _hooks = None
 
     def __init__(self, path, *, epochs=1, seconds=None):
-        self.path = os.fspath(path)
+        self.path = checks.path("path", path)
         self.epochs = checks.integer("epochs", epochs, low=1)
         self.seconds = None if seconds is None else checks.number("seconds", seconds, low=0)
         self._written = time.perf_counter()

@@ -9,8 +9,10 @@ array that is right already is returned as it is, in about a microsecond.
 import math
 import numbers
 import operator
+import os
 import reprlib
 import sys
+from collections.abc import Mapping, Set
 
 import numpy as np
 
@@ -366,7 +368,7 @@ def number(name, value, *, low=None, high=None, low_open=False, high_open=False)
 
 
 def integer(name, value, *, low=None, high=None):
-    """The argument as an int from `low` to `high`, both included.
+    """The argument as an int from `low` to `high`, both included; what int64 holds is enough.
 
     Examples
     --------
@@ -382,8 +384,11 @@ def integer(name, value, *, low=None, high=None):
     if result is None:
         rule = _interval("an integer", low, high)
         raise TypeError(f"{name}: {reprlib.repr(value)} is not {rule}")
+    if high is None and result > _INT64_MAX:
+        high = _INT64_MAX  # for those alone who meet it
     if (low is not None and result < low) or (high is not None and result > high):
-        raise ValueError(f"{name}: {result} is not {_interval('an integer', low, high)}")
+        rule = _interval("an integer", low, high)
+        raise ValueError(f"{name}: {reprlib.repr(result)} is not {rule}")
     return result
 
 
@@ -392,11 +397,44 @@ def seed(name, value):
     return integer(name, value, low=0, high=2**64 - 1)
 
 
+def random_state(name, value):
+    """What draws as after `np.random.seed(value)`, value in [0, 2**32); None: the global state."""
+    if value is None:
+        return np.random
+    return np.random.RandomState(integer(name, value, low=0, high=2**32 - 1))
+
+
 def boolean(name, value):
     """The argument as True or False; nothing else is taken for one of them."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name}: {reprlib.repr(value)} is not True or False")
     return bool(value)
+
+
+def sequence(name, value, of):
+    """The argument as a list of what it holds, which the words in `of` say.
+
+    Examples
+    --------
+    >>> from fastdl import checks
+    >>> checks.sequence("callbacks", 3, "callbacks")
+    Traceback (most recent call last):
+    TypeError: callbacks: 3 is not a sequence of callbacks
+    """
+    try:
+        if isinstance(value, (str, bytes, Set, Mapping)):
+            raise TypeError  # of letters, or in no order
+        return list(value)
+    except TypeError:
+        raise TypeError(f"{name}: {reprlib.repr(value)} is not a sequence of {of}") from None
+
+
+def path(name, value):
+    """The argument as the path of a file, a str."""
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name}: {reprlib.repr(value)} is not a path") from None
 
 
 def functions(**values):
@@ -425,15 +463,23 @@ def choice(name, value, allowed):
 # ---------------------------------------------------------------------------------------- helpers
 
 
-def real(name, value):
-    """The argument as an array of numbers that float64 can take, not yet converted."""
+def array(name, value):
+    """The argument as an array of any dtype, all of whose elements count."""
     try:
         array = np.asarray(value)
     except ValueError as error:  # ragged nested sequences
         raise ValueError(f"{name}: {error}") from error
-    if array.dtype.char not in "fd" and array.dtype.kind not in "biu":
-        raise TypeError(f"{name}: dtype {array.dtype} is not float32, float64, integer or bool")
+    if array is not value and isinstance(value, np.ndarray) and np.ma.is_masked(value):
+        raise ValueError(f"{name}: {np.ma.count_masked(value)} of its elements are masked")
     return array
+
+
+def real(name, value):
+    """The argument as an array of numbers that float64 can take, not yet converted."""
+    given = array(name, value)
+    if given.dtype.char not in "fd" and given.dtype.kind not in "biu":
+        raise TypeError(f"{name}: dtype {given.dtype} is not float32, float64, integer or bool")
+    return given
 
 
 def _float_for(dtype):

@@ -446,7 +446,7 @@ def _info(options):
         "CPU level": f"{level} (built: {', '.join(built) or 'none'}; "
         f"supported by this CPU: {', '.join(supported)})",
         "backend": f"{backends.get_backend()} (available: {', '.join(available)})",
-        "threads": f"1 (the kernels run in the calling thread; {_cpus()} CPUs to be had)",
+        "threads": f"up to {backends.available_threads()}, where a training gains by them",
         "cache folder": datasets.cache_folder(),
     }
     for name, fact in facts.items():
@@ -459,13 +459,6 @@ def _is_available(backend):
             return True
     except ImportError:
         return False
-
-
-def _cpus():
-    """The CPUs that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
 
 
 # ------------------------------------------------------------------------------------------ predict

@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 import io
 import math
-import operator
 import os
 import pickle
 import subprocess
@@ -17,6 +16,8 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+
+from . import checks
 
 # ------------------------------------------------------------------------------ two classes in 2-D
 
@@ -56,14 +57,9 @@ def load_circle(n_samples=826, *, noise=0.2, seed=0):
     >>> print(f"{y.mean():.2f}")
     0.63
     """
-    n_samples, seed = operator.index(n_samples), operator.index(seed)
-    if n_samples < 1:
-        raise ValueError(f"n_samples: {n_samples} is not >= 1")
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise: {noise} is not a finite number >= 0")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: {seed} is not in [0, 2**32)")
-    random = np.random.RandomState(seed)
+    n_samples = checks.integer("n_samples", n_samples, low=1)
+    noise = checks.number("noise", noise, low=0)
+    random = np.random.RandomState(checks.integer("seed", seed, low=0, high=2**32 - 1))
     X = random.standard_normal((n_samples, 2))
     y = (np.hypot(X[:, 0], X[:, 1]) < _CIRCLE_RADIUS).astype(np.int64)
     X += noise * random.standard_normal((n_samples, 2))

@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,9 @@ _INITIAL_LIMITS = {
     "he_uniform": lambda fan_in, fan_out: math.sqrt(6 / fan_in),
     "lecun_uniform": lambda fan_in, fan_out: math.sqrt(3 / fan_in),
 }
+
+# More than any memory has room for; fewer than make sizes of arrays overflow.
+_MOST_UNITS = 2**31 - 1
 
 # Of saved files; a reader refuses a number it does not know.
 _FORMAT = 1
@@ -175,9 +178,8 @@ class MLP:
         seed=None,
         kernel_initializer="glorot_uniform",
     ):
-        if isinstance(sizes, str) or not isinstance(sizes, (Sequence, np.ndarray)):
-            raise TypeError(f"sizes: {sizes!r} is not a sequence of integers")
-        sizes = tuple(checks.integer("sizes", size, low=1) for size in sizes)
+        sizes = checks.sequence("sizes", sizes, "integers")
+        sizes = tuple(checks.integer("sizes", size, low=1, high=_MOST_UNITS) for size in sizes)
         if len(sizes) < 2:
             raise ValueError(
                 f"sizes: {sizes} has no layer: name the features and each layer's units"
@@ -555,7 +557,7 @@ class MLP:
 
     def _resume(self, path, training):
         """Take over what a checkpoint holds; returns the training that goes on from there."""
-        path = os.fspath(path)
+        path = checks.path("resume_from", path)
         metadata, tensors = read_file(path)
         net, resumed = MLP._read(path, metadata, tensors), _read_training(path, metadata, tensors)
         if resumed is None:
@@ -801,7 +803,7 @@ class MLP:
         >>> net.weights[0].ravel().tolist()
         [1.0, 1.0]
         """
-        weights = list(weights)
+        weights = checks.sequence("weights", weights, "arrays")
         if len(weights) != len(self._network.arrays):
             raise ValueError(
                 f"weights: {len(weights)} arrays are not the network's {len(self._network.arrays)}"
@@ -915,7 +917,7 @@ class MLP:
         >>> bool((net.predict(X) == again.predict(X)).all())
         True
         """
-        path = os.fspath(path)
+        path = checks.path("path", path)
         checks.boolean("include_optimizer", include_optimizer)
         self._write(path, include_optimizer)
 
@@ -993,7 +995,7 @@ class MLP:
         Traceback (most recent call last):
         FileNotFoundError: [Errno 2] No such file or directory: 'nothing.safetensors'
         """
-        path = os.fspath(path)
+        path = checks.path("path", path)
         return cls._read(path, *read_file(path))
 
     @classmethod
@@ -1179,7 +1181,7 @@ def _as_blocks(X, y, sample_weight):
 
 def _per_layer(name, value, hidden, check):
     """One checked value for each hidden layer."""
-    if not isinstance(value, (list, tuple, np.ndarray)):
+    if not isinstance(value, (list, tuple, np.ndarray)) or getattr(value, "ndim", 1) == 0:
         return (check(value),) * hidden
     if len(value) != hidden:
         raise ValueError(f"{name}: {len(value)} values for {hidden} hidden layers")
@@ -1206,7 +1208,7 @@ def hooks_for(model, callbacks, epochs, steps, verbose):
 
 def checked_callbacks(name, callbacks):
     """The argument called `name` as a list of callbacks."""
-    callbacks = list(callbacks or ())
+    callbacks = checks.sequence(name, callbacks or (), "callbacks")
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"{name}: {callback!r} is not a fastdl.Callback")

@@ -7,9 +7,12 @@ with any colour vision can tell apart.
 """
 
 import math
+import reprlib
+from collections.abc import Mapping
 
 import numpy as np
 
+from . import checks
 from ._optional import optional_import
 
 # Blue, vermilion and green of Okabe and Ito's colour-blind safe palette.
@@ -77,7 +80,7 @@ def decision_surface(probability, X, y, losses, *, title="Decision surface"):
     ['Decision surface', 'Loss on all points']
     """
     X, y = _points(X, y)
-    figure, surface, curve = _surface_and_loss(X, y, np.asarray(losses, dtype=float), title)
+    figure, surface, curve = _surface_and_loss(X, y, _numbers("losses", losses), title)
     surface.draw(probability)
     curve.draw(len(curve.losses) - 1)
     return figure
@@ -138,11 +141,10 @@ def animate_decision_surface(
     True
     """
     X, y = _points(X, y)
-    weights, losses = np.asarray(weights), np.asarray(losses, dtype=float)
+    weights, losses = _numbers("weights", weights), _numbers("losses", losses)
     if len(weights) != len(losses) + 1:
         raise ValueError(f"weights: {len(weights)} rows are not one more than {len(losses)} losses")
-    if frames < 2:
-        raise ValueError(f"frames: {frames} is not >= 2")
+    frames = checks.integer("frames", frames, low=2)
     animation = optional_import("matplotlib.animation", extra="plots")
     optional_import("PIL", extra="plots")
     figure, surface, curve = _surface_and_loss(X, y, losses, title)
@@ -345,7 +347,10 @@ def digit_sheet(images, *, rows=15, columns=15, title="Sample digits"):
     >>> figure.axes[0].get_images()[0].get_array().shape
     (434, 434)
     """
-    images = np.asarray(images)
+    images = _numbers("images", images)
+    rows, columns = (
+        checks.integer(name, value, low=1) for name, value in (("rows", rows), ("columns", columns))
+    )
     if images.ndim != 3 or len(images) < rows * columns:
         raise ValueError(
             f"images: shape {images.shape} is not ({rows * columns} or more, height, width)"
@@ -381,6 +386,11 @@ def learning_curves(history, *, title="Training"):
     >>> [text.get_text() for text in figure.axes[0].texts]
     ['best 0.5 in epoch 2']
     """
+    if not isinstance(history, Mapping):
+        raise TypeError(
+            f"history: {reprlib.repr(history)} is not a dict, as a History's `.history`"
+        )
+    history = {name: _numbers(f"history[{name!r}]", values) for name, values in history.items()}
     metrics = [name for name in history if not name.startswith("val_")]
     if not metrics:
         raise ValueError(f"history: {sorted(history)} names no metric of the training data")
@@ -389,9 +399,12 @@ def learning_curves(history, *, title="Training"):
         epochs = np.arange(1, len(history[name]) + 1)
         axes.plot(epochs, history[name], "o-", color=_BLUE, markersize=3.5, label="training")
         if f"val_{name}" in history:
-            values = np.asarray(history[f"val_{name}"])
+            values = history[f"val_{name}"]
+            checks.matches(f"history['val_{name}']", values, epochs.shape, name, epochs.shape)
             axes.plot(epochs, values, "^-", color=_ORANGE, markersize=3.5, label="validation")
-            best = int(values.argmin() if "accuracy" not in name else values.argmax())
+            # A value that is no number is never the best.
+            scores = np.nan_to_num(values if "accuracy" in name else -values, nan=-np.inf)
+            best = int(scores.argmax())
             _mark(axes, epochs[best], values[best], f"best {values[best]:.4g} in epoch {best + 1}")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.margins(y=0.12)
@@ -426,8 +439,17 @@ def layer_weights(weights, *, image_shape=(28, 28), title="Weights learnt at eac
     >>> [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
     ['Layer 1: what each of 12 units looks for', 'Layer 2: 12 x 10']
     """
-    first, *others = (np.asarray(matrix, dtype=float) for matrix in weights)
-    height, width = image_shape
+    matrices = checks.sequence("weights", weights, "matrices")
+    if not matrices:
+        raise ValueError("weights: the empty list holds nothing to draw")
+    first, *others = (
+        checks.dimensions(f"weights[{i}]", _numbers(f"weights[{i}]", matrix), 2)
+        for i, matrix in enumerate(matrices)
+    )
+    sides = checks.sequence("image_shape", image_shape, "two integers")
+    if len(sides) != 2:
+        raise ValueError(f"image_shape: {image_shape} is not (height, width)")
+    height, width = (checks.integer("image_shape", side, low=1) for side in sides)
     if len(first) != height * width:
         raise ValueError(f"weights: shape {first.shape} does not match image_shape {image_shape}")
     units = first.shape[1]
@@ -457,8 +479,16 @@ def layer_weights(weights, *, image_shape=(28, 28), title="Weights learnt at eac
 # ---------------------------------------------------------------------------------------- the data
 
 
+def _numbers(name, value):
+    """The argument as an array of float64."""
+    array = checks.array(name, value)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{name}: dtype {array.dtype} is not one of numbers")
+    return array.astype(float, copy=False)
+
+
 def _points(X, y):
-    X, y = np.asarray(X, dtype=float), np.asarray(y)
+    X, y = _numbers("X", X), _numbers("y", y)
     if X.ndim != 2 or X.shape[1] != 2 or len(X) == 0:
         raise ValueError(f"X: shape {X.shape} is not (n, 2)")
     if y.shape != (len(X),):
@@ -468,7 +498,7 @@ def _points(X, y):
 
 def _columns(X, Y):
     """Points (m, 2) and labels (m,) from the course's columns."""
-    X, Y = np.asarray(X, dtype=float), np.asarray(Y)
+    X, Y = _numbers("X", X), _numbers("Y", Y)
     if X.ndim != 2 or X.shape[0] != 2 or X.size == 0:
         raise ValueError(f"X: shape {X.shape} is not (2, m)")
     if Y.size != X.shape[1]:

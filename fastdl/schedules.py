@@ -115,7 +115,8 @@ class PiecewiseConstantDecay(Schedule):
 
     def __post_init__(self):
         for name in ("boundaries", "values"):
-            numbers = tuple(checks.number(name, each, low=0) for each in getattr(self, name))
+            given = checks.sequence(name, getattr(self, name), "numbers")
+            numbers = tuple(checks.number(name, each, low=0) for each in given)
             self._replace(name, numbers)
         if list(self.boundaries) != sorted(set(self.boundaries)):
             raise ValueError(f"boundaries: {self.boundaries} are not increasing")

@@ -36,6 +36,16 @@ def trained_by_several_threads(monkeypatch):
 
 
 @pytest.fixture(scope="module")
+def keras_in_double():
+    """Keras, whose layers are float64 meanwhile."""
+    keras = pytest.importorskip("keras")
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    yield keras
+    keras.config.set_floatx(before)
+
+
+@pytest.fixture(scope="module")
 def processes_not_measured():
     """Coverage would leave a file of each process that is killed, or outlives the tests."""
     with pytest.MonkeyPatch.context() as patch:

@@ -280,6 +280,11 @@ def test_bad_settings_are_refused_before_anything_is_drawn(data, method, options
 # ---------------------------------------------------------------------------------------- pictures
 
 
+def test_visualize_refuses_what_is_no_table():
+    with pytest.raises(ValueError, match=r"^X: shape \(2,\) is not 2-D"):
+        linear.visualize([1, 2], [1], np.ones(6), [0.5])
+
+
 def test_visualize_returns_a_figure_of_surface_and_losses(data):
     X, y = data
     figure = linear.visualize(X, y, START, [0.5, 0.25])

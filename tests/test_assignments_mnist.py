@@ -267,7 +267,7 @@ def test_fast_training_refuses_bad_settings(data, settings, message):
         ({"epochs": 0}, ValueError, "epochs: 0 is not an integer >= 1"),
         ({"batch_size": 0}, ValueError, "batch_size: 0 is not an integer >= 1"),
         ({"patience": -1}, ValueError, "patience: -1"),
-        ({"augment": 0}, ValueError, "copies: 0 is not >= 1"),
+        ({"augment": 0}, ValueError, "copies: 0 is not an integer >= 1"),
         ({"optimizer": "adma"}, ValueError, "optimizer: 'adma'"),
     ],
 )

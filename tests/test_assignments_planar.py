@@ -188,6 +188,57 @@ ONES = {"W1": np.ones((3, 2)), "b1": np.ones((3, 1)), "W2": np.ones((1, 3)), "b2
 
 
 @pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: planar.layer_sizes(3, [[1]]), ValueError, r"X: shape \(\) is not 2-D"),
+        (lambda: planar.layer_sizes([[1]], None), TypeError, "Y: dtype object is not"),
+        (lambda: planar.predict(None, [[1]]), TypeError, "parameters: None is not a dict"),
+        (lambda: planar.predict({}, [[1]]), ValueError, "parameters: the key 'W1' is missing"),
+        (
+            lambda: planar.predict(ONES | {"b1": np.array(1.0)}, np.ones((2, 5))),
+            ValueError,
+            r"b1: shape \(\) is not 2-D",
+        ),
+        (
+            lambda: planar.backward_propagation({}, {}, [[1]], [[1]]),
+            ValueError,
+            "parameters: the key 'W2' is missing",
+        ),
+        (
+            lambda: planar.backward_propagation(ONES, [1], [[1]], [[1]]),
+            TypeError,
+            r"cache: \[1\] is not a dict",
+        ),
+        (
+            lambda: planar.backward_propagation(ONES, {"A1": 1}, [[1]], [[1]]),
+            ValueError,
+            "cache: the key 'A2' is missing",
+        ),
+        (
+            lambda: planar.hidden_size_study([[1]], [[1]], 4),
+            TypeError,
+            "sizes: 4 is not a sequence of integers",
+        ),
+        (
+            lambda: planar.learning_rate_illustration(converging="fast"),
+            TypeError,
+            "converging: 'fast' is not a finite number >= 0",
+        ),
+        (
+            lambda: planar.logistic_regression([[1, 2]], [[0, 2]]),
+            ValueError,
+            r"Y: 2 at index \(0, 1\) is not an integer in \[0, 1\]",
+        ),
+        (lambda: planar.update_parameters(ONES, ()), TypeError, r"grads: \(\) is not a dict"),
+        (lambda: planar.update_parameters(ONES, {}), ValueError, "grads: the key 'dW1' is missing"),
+    ],
+)
+def test_wrong_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: planar.forward_propagation(np.ones((4, 5)), ONES), r"W1: shape \(3, 2\)"),

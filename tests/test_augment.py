@@ -191,18 +191,30 @@ ONE = np.zeros((1, 4, 4))
         (ONE * np.nan, [0], {}, ValueError, r"images: values in \[nan, nan\]"),
         (ONE, [0, 1], {}, ValueError, r"labels: shape \(2,\) does not match images \(1, 4, 4\)"),
         (ONE, 0, {}, ValueError, r"labels: shape \(\) does not match"),
-        (ONE, [0], {"copies": 0}, ValueError, "copies: 0 is not >= 1"),
-        (ONE, [0], {"copies": 2.5}, TypeError, "float"),
-        (ONE, [0], {"seed": -1}, ValueError, "seed: -1 is not >= 0"),
+        ([[[0.5]], [[0.5, 1]]], [0, 1], {}, ValueError, "images: setting an array element"),
+        (np.ma.masked_equal(ONE, 0), [0], {}, ValueError, "images: 16 of its elements are masked"),
+        (ONE, [[0], [1, 2]], {}, ValueError, "labels: setting an array element"),
+        (ONE, [0], {"copies": 0}, ValueError, "copies: 0 is not an integer >= 1"),
+        (ONE, [0], {"copies": 2.5}, TypeError, "copies: 2.5 is not an integer >= 1"),
+        (ONE, [0], {"seed": -1}, ValueError, "seed: -1 is not an integer >= 0"),
+        (ONE, [0], {"seed": None}, TypeError, "seed: None is not an integer >= 0"),
         (ONE, [0], {"shift": -1}, ValueError, "shift: -1 is not a finite number >= 0"),
         (ONE, [0], {"rotate": np.inf}, ValueError, "rotate: inf is not"),
         (ONE, [0], {"noise": np.nan}, ValueError, "noise: nan is not"),
-        (ONE, [0], {"zoom": 1.0}, ValueError, r"zoom: 1\.0 is not below 1"),
+        (ONE, [0], {"noise": "much"}, TypeError, "noise: 'much' is not a finite number >= 0"),
+        (ONE, [0], {"zoom": 1.0}, ValueError, r"zoom: 1\.0 is not a finite number in \[0, 1\)"),
     ],
 )
 def test_refusals(images, labels, options, error, message):
     with pytest.raises(error, match=message):
         augment_images(images, labels, **options)
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 4), (3, 4, 0)])
+def test_nothing_becomes_nothing(shape):
+    images, labels = augment_images(np.ones(shape), np.zeros(shape[0]), copies=2)
+    assert images.shape == (2 * shape[0], *shape[1:])
+    assert labels.shape == (2 * shape[0],)
 
 
 def test_scipy_is_named_when_missing(images, monkeypatch):

@@ -2,8 +2,10 @@
 
 import fractions
 import math
+import os
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -412,6 +414,7 @@ def test_integer_takes_every_kind_of_integer(value):
         (-1, {"low": 0}, "an integer >= 0"),
         (6, {"high": 5}, "an integer <= 5"),
         (6, {"low": 0, "high": 5}, "an integer in [0, 5]"),
+        (2**63, {"low": 0}, "an integer in [0, 9223372036854775807]"),
     ],
 )
 def test_integer_holds_its_limits(value, limits, rule):
@@ -434,6 +437,44 @@ def test_seed_takes_64_bits(value):
 def test_seed_refuses_more(value):
     with refused(ValueError, f"seed: {value} is not an integer in [0, 18446744073709551615]"):
         checks.seed("seed", value)
+
+
+def test_random_state_draws_as_after_a_seed():
+    before = np.random.get_state()
+    np.random.seed(7)
+    expected = np.random.random(3)
+    np.random.set_state(before)
+    np.testing.assert_array_equal(checks.random_state("seed", 7).random_sample(3), expected)
+    assert checks.random_state("seed", None) is np.random
+
+
+@pytest.mark.parametrize("value", [(1, 2), [1, 2], range(1, 3), np.array([1, 2]), iter([1, 2])])
+def test_sequence_gives_a_list(value):
+    assert checks.sequence("sizes", value, "integers") == [1, 2]
+
+
+@pytest.mark.parametrize("value", [None, 3, "12", b"12", {1, 2}, {1: 2}, np.array(3)])
+def test_sequence_refuses_what_has_no_order(value):
+    with refused(TypeError, f"sizes: {value!r} is not a sequence of integers"):
+        checks.sequence("sizes", value, "integers")
+
+
+def test_path_gives_text():
+    assert checks.path("path", Path("a") / "b") == os.path.join("a", "b")
+    assert checks.path("path", b"a") == "a"
+
+
+def test_path_refuses_numbers():
+    with refused(TypeError, "path: 3 is not a path"):
+        checks.path("path", 3)
+
+
+@pytest.mark.parametrize("check", [checks.array, checks.real, checks.as_array])
+def test_masked_values_do_not_count_as_numbers(check):
+    values = np.ma.masked_invalid([1.0, np.nan, 3.0])
+    with refused(ValueError, "x: 1 of its elements are masked"):
+        check("x", values)
+    np.testing.assert_array_equal(check("x", np.ma.masked_invalid([1.0, 3.0])), [1, 3])
 
 
 @pytest.mark.parametrize("value", [True, False, np.True_, np.False_])

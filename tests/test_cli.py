@@ -186,6 +186,12 @@ def test_info(capsys, monkeypatch, tmp_path):
     assert facts["cache folder"] == str(tmp_path)
 
 
+def test_info_tells_how_many_threads_there_may_be(capsys, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert run("info") == 0
+    assert "threads       up to 1, where" in capsys.readouterr().out
+
+
 def test_info_without_compiled_module_or_numba(capsys, monkeypatch):
     def missing():
         raise ImportError("not here")

@@ -1,4 +1,8 @@
-"""Activations, losses and optimizers written in Python: on each backend, as the built-in ones."""
+"""Activations, losses and optimizers written in Python: on each backend, as the built-in ones.
+
+Numba's engine trains with them wherever the compiled one would, so that other builds of that one
+have no part in this.
+"""
 
 import copy
 import math
@@ -11,8 +15,6 @@ import pytest
 import scipy.sparse
 
 from fastdl import MLP, activations, losses, optimizers, use_backend
-
-pytestmark = pytest.mark.each_build
 
 BACKENDS = ("cython", "numba", "reference")
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-12}

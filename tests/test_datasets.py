@@ -47,17 +47,19 @@ def test_circle_is_a_function_of_its_seed():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "error", "message"),
     [
-        ({"n_samples": 0}, "n_samples: 0 is not >= 1"),
-        ({"noise": -0.1}, "noise: -0.1 is not a finite number >= 0"),
-        ({"noise": float("nan")}, "noise: nan is not"),
-        ({"seed": -1}, r"seed: -1 is not in \[0, 2\*\*32\)"),
-        ({"seed": 2**32}, "seed: 4294967296 is not in"),
+        ({"n_samples": 0}, ValueError, "n_samples: 0 is not an integer >= 1"),
+        ({"n_samples": 9.0}, TypeError, "n_samples: 9.0 is not an integer >= 1"),
+        ({"noise": -0.1}, ValueError, "noise: -0.1 is not a finite number >= 0"),
+        ({"noise": float("nan")}, ValueError, "noise: nan is not"),
+        ({"noise": None}, TypeError, "noise: None is not"),
+        ({"seed": -1}, ValueError, r"seed: -1 is not an integer in \[0, 4294967295\]"),
+        ({"seed": 2**32}, ValueError, "seed: 4294967296 is not"),
     ],
 )
-def test_circle_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
+def test_circle_refuses(arguments, error, message):
+    with pytest.raises(error, match=message):
         datasets.load_circle(**arguments)
 
 

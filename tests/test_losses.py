@@ -11,15 +11,6 @@ from fastdl.optimizers import SGD
 F8 = np.dtype(np.float64)
 
 
-@pytest.fixture(scope="module")
-def keras():
-    keras = pytest.importorskip("keras")
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    yield keras
-    keras.config.set_floatx(before)
-
-
 def one_hot(labels, classes):
     return np.eye(classes)[labels]
 
@@ -83,14 +74,16 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_step_equals_keras(keras, case):
+def test_a_step_equals_keras(keras_in_double, case):
     (units, activation, ours), (theirs, arguments), draw = CASES[case]
     generator = np.random.default_rng(5)
     X, y = generator.normal(size=(20, 4)), draw(generator)
     net = MLP([4, 6, units], loss=ours, output_activation=activation, dtype="float64", seed=2)
     model = to_keras(net)
     model.compile(
-        keras.optimizers.SGD(0.5), loss=getattr(keras.losses, theirs)(**arguments), run_eagerly=True
+        keras_in_double.optimizers.SGD(0.5),
+        loss=getattr(keras_in_double.losses, theirs)(**arguments),
+        run_eagerly=True,
     )
     weights = generator.uniform(0, 2, 20)
     expected = model.train_on_batch(X, y, sample_weight=weights)
@@ -103,12 +96,12 @@ def test_a_step_equals_keras(keras, case):
         np.testing.assert_allclose(array, theirs, rtol=1e-6, atol=1e-9)
 
 
-def test_other_outputs_count_as_probabilities(keras):
+def test_other_outputs_count_as_probabilities(keras_in_double):
     # Not by training: on TensorFlow, Keras takes what is before any sigmoid for logits of classes.
     generator = np.random.default_rng(5)
     X, y = generator.normal(size=(20, 4)), soft(generator, 20, 3)
     net = MLP([4, 3], output_activation="sigmoid", dtype="float64", seed=2)
-    expected = keras.losses.CategoricalCrossentropy()(y, net.predict(X))
+    expected = keras_in_double.losses.CategoricalCrossentropy()(y, net.predict(X))
     assert net.evaluate(X, y)["loss"] == pytest.approx(float(expected), rel=1e-9)
 
 

@@ -262,6 +262,8 @@ SHARED = Shared()
         ({"networks": [network()] * 2}, ValueError, r"networks: MLP\(.*\) is there twice"),
         ({"epochs": 0}, ValueError, r"epochs: 0 is not an integer >= 1"),
         ({"epochs": [1, 2]}, ValueError, r"epochs: 2 values for 3 networks"),
+        ({"epochs": b"abc"}, TypeError, r"epochs: b'abc' is not an integer >= 1"),
+        ({"epochs": np.array(0)}, ValueError, r"epochs: 0 is not an integer >= 1"),
         ({"epochs": [1, 2.0, 3]}, TypeError, r"epochs\[1\]: 2.0 is not an integer >= 1"),
         ({"batch_size": [8, 8, 0]}, ValueError, r"batch_size\[2\]: 0 is not an integer >= 1"),
         (

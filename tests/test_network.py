@@ -98,7 +98,7 @@ def test_seed():
     ("arguments", "message"),
     [
         ({"sizes": [4]}, r"sizes: \(4,\) has no layer"),
-        ({"sizes": [4, 0]}, "sizes: 0 is not an integer >= 1"),
+        ({"sizes": [4, 0]}, r"sizes: 0 is not an integer in \[1, "),
         ({"activation": "step"}, "activation: 'step' is not one of"),
         ({"sizes": [4, 2], "activation": "step"}, "activation: 'step' is not one of"),
         ({"activation": ["relu", "relu"]}, "activation: 2 values for 1 hidden layers"),
@@ -124,6 +124,10 @@ def test_bad_settings(arguments, message):
     [
         ({"sizes": 4}, "sizes: 4 is not a sequence"),
         ({"sizes": "42"}, "sizes: '42' is not a sequence"),
+        ({"sizes": {4, 2}}, "sizes: {.*} is not a sequence"),
+        ({"sizes": np.array(4)}, r"sizes: array\(4\) is not a sequence"),
+        ({"sizes": [4, 2**62]}, f"sizes: {2**62} is not an integer in"),
+        ({"activation": np.array(4)}, r"activation: array\(4\) is not"),
         ({"sizes": [4, 2.0]}, "sizes: 2.0 is not an integer"),
         ({"activation": None}, "activation: None is not"),
         ({"dropout": "half"}, "dropout: 'half' is not"),
@@ -649,12 +653,27 @@ def test_set_weights():
     np.testing.assert_array_equal(net.predict(X), other.predict(X))
 
 
+def test_a_rate_may_be_an_array_of_no_dimensions():
+    assert MLP([4, 3, 2], dropout=np.array(0.5)).dropout == (0.5,)
+
+
+def test_a_batch_may_be_larger_than_any_data():
+    nets = [MLP([4, 5, 3], seed=0) for _ in range(2)]
+    for net, batch_size in zip(nets, (len(X), 2**63 - 1), strict=True):
+        net.fit(X, Y, batch_size=batch_size, epochs=2, verbose=0)
+    for array, other in zip(nets[0].weights, nets[1].weights, strict=True):
+        np.testing.assert_array_equal(array, other)
+    with pytest.raises(ValueError, match=f"batch_size: {2**63} is not an integer in"):
+        nets[0].fit(X, Y, batch_size=2**63, verbose=0)
+
+
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
         ([np.zeros((4, 3))], ValueError, "weights: 1 arrays are not the network's 2"),
         ([np.ones((4, 3)), np.ones(4)], ValueError, r"weights\[1\]: shape \(4,\) is not \(3,\)"),
         ([np.ones((4, 3)), np.ones(3, complex)], TypeError, r"weights\[1\]: dtype complex128"),
+        (None, TypeError, "weights: None is not a sequence of arrays"),
     ],
 )
 def test_bad_weights_change_nothing(weights, error, message):
@@ -764,7 +783,9 @@ def test_bad_values_change_nothing(arguments, message):
         ({"shuffle": 1}, "shuffle: 1 is not True or False"),
         ({"optimizer": SGD}, "optimizer: <class"),
         ({"callbacks": [print]}, "callbacks: <built-in function print> is not a fastdl.Callback"),
+        ({"callbacks": fastdl.History()}, "callbacks: .* is not a sequence of callbacks"),
         ({"validation_data": X}, "validation_data: not a tuple"),
+        ({"resume_from": 3}, "resume_from: 3 is not a path"),
     ],
 )
 def test_bad_types_change_nothing(arguments, message):

@@ -29,15 +29,6 @@ PAIRS = {
 }
 
 
-@pytest.fixture(scope="module")
-def keras():
-    keras = pytest.importorskip("keras")
-    before = keras.config.floatx()
-    keras.config.set_floatx("float64")
-    yield keras
-    keras.config.set_floatx(before)
-
-
 def problem():
     generator = np.random.default_rng(3)
     return generator.normal(size=(37, 5)), generator.integers(0, 3, 37)
@@ -55,7 +46,7 @@ def train_both(keras, net, ours, theirs, X, y, **kwargs):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_trains_as_keras_does(keras, name):
+def test_trains_as_keras_does(keras_in_double, name):
     ours, kind, arguments = PAIRS[name]
     net = MLP(
         [5, 7, 6, 3],
@@ -67,9 +58,9 @@ def test_trains_as_keras_does(keras, name):
     )
     X, y = problem()
     validation = (X[:10] + 0.1, y[:10])
-    theirs = getattr(keras.optimizers, kind)(**arguments)
+    theirs = getattr(keras_in_double.optimizers, kind)(**arguments)
     mine, reference, model = train_both(
-        keras, net, ours(**arguments), theirs, X, y, validation_data=validation
+        keras_in_double, net, ours(**arguments), theirs, X, y, validation_data=validation
     )
     for array, expected in zip(net.weights, model.get_weights(), strict=True):
         np.testing.assert_allclose(array, expected, rtol=1e-9, atol=1e-12)
@@ -79,16 +70,18 @@ def test_trains_as_keras_does(keras, name):
         np.testing.assert_allclose(mine.history[metric], values, rtol=1e-9, err_msg=metric)
 
 
-def test_schedule_counts_steps_as_keras_does(keras):
+def test_schedule_counts_steps_as_keras_does(keras_in_double):
     settings = {"initial_learning_rate": 0.0, "decay_steps": 9, "warmup_target": 0.5}
     settings |= {"warmup_steps": 4, "alpha": 0.1}
     net = MLP([5, 7, 3], dtype="float64", seed=1)
     X, y = problem()
     _, _, model = train_both(
-        keras,
+        keras_in_double,
         net,
         SGD(schedules.CosineDecay(**settings)),
-        keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(**settings)),
+        keras_in_double.optimizers.SGD(
+            keras_in_double.optimizers.schedules.CosineDecay(**settings)
+        ),
         X,
         y,
     )
@@ -96,19 +89,25 @@ def test_schedule_counts_steps_as_keras_does(keras):
         np.testing.assert_allclose(array, expected, rtol=1e-6, atol=1e-9)
 
 
-def test_weights_of_rows_count_as_in_keras(keras):
+def test_weights_of_rows_count_as_in_keras(keras_in_double):
     net = MLP([5, 7, 3], dtype="float64", seed=1)
     X, y = problem()
     mine, reference, _ = train_both(
-        keras, net, SGD(0.1), keras.optimizers.SGD(0.1), X, y, class_weight={0: 3.0, 2: 0.25}
+        keras_in_double,
+        net,
+        SGD(0.1),
+        keras_in_double.optimizers.SGD(0.1),
+        X,
+        y,
+        class_weight={0: 3.0, 2: 0.25},
     )
     for metric, values in reference.history.items():
         np.testing.assert_allclose(mine.history[metric], values, rtol=1e-7, err_msg=metric)
 
 
 @pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam", "adamw"])
-def test_defaults_are_keras_own(keras, name):
-    theirs = keras.optimizers.get(name).get_config()
+def test_defaults_are_keras_own(keras_in_double, name):
+    theirs = keras_in_double.optimizers.get(name).get_config()
     ours = dataclasses.asdict(optimizers.get(name))
     for setting, value in ours.items():
         expected = theirs[setting] or (0.0 if setting == "weight_decay" else theirs[setting])

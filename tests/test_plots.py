@@ -394,7 +394,7 @@ def test_layer_weights_of_a_single_layer_of_zeros():
             lambda: plots.animate_decision_surface(
                 "x.gif", None, np.zeros((5, 6)), POINTS, LABELS, LOSSES, frames=1
             ),
-            "frames: 1 is not >= 2",
+            "frames: 1 is not an integer >= 2",
         ),
         (
             lambda: plots.digit_sheet(np.zeros((224, 28, 28))),
@@ -405,11 +405,49 @@ def test_layer_weights_of_a_single_layer_of_zeros():
             lambda: plots.layer_weights([np.zeros((783, 4))]),
             r"weights: shape \(783, 4\) does not match image_shape \(28, 28\)",
         ),
+        (
+            lambda: plots.learning_curves({"loss": [1.0, 0.5], "val_loss": [1.0]}),
+            r"history\['val_loss'\]: shape \(1,\) does not match loss \(2,\)",
+        ),
+        (lambda: plots.layer_weights([]), "weights: the empty list"),
+        (lambda: plots.layer_weights([np.ones(4)]), r"weights\[0\]: shape \(4,\) is not 2-D"),
+        (
+            lambda: plots.layer_weights([np.ones((4, 1))], image_shape=(2, 2, 1)),
+            r"image_shape: \(2, 2, 1\) is not \(height, width\)",
+        ),
+        (lambda: plots.scatter([[1, 2], [3]], [0, 1]), "X: setting an array element"),
     ],
 )
 def test_refusals(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plots.scatter(POINTS.astype(str), LABELS), "X: dtype <U"),
+        (lambda: plots.scatter(POINTS, LABELS.astype(object)), "y: dtype object"),
+        (lambda: plots.digit_sheet(np.ones((4, 2, 2)), rows=2.0), "rows: 2.0 is not an integer"),
+        (lambda: plots.learning_curves(3), "history: 3 is not a dict"),
+        (lambda: plots.layer_weights(None), "weights: None is not a sequence of matrices"),
+        (
+            lambda: plots.layer_weights([np.ones((4, 1))], image_shape=28),
+            "image_shape: 28 is not a sequence of two integers",
+        ),
+    ],
+)
+def test_refusals_of_types(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
+
+
+def test_what_is_no_number_is_never_the_best():
+    history = {"loss": [0.9, 0.4, 0.3], "val_loss": [0.6, 0.5, np.nan]}
+    history |= {"accuracy": [0.1, 0.2, 0.3], "val_accuracy": [np.nan, 0.2, 0.1]}
+    figure = plots.learning_curves(history)
+    best = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert best == ["best 0.5 in epoch 2", "best 0.2 in epoch 2"]
 
 
 def test_matplotlib_is_named_when_missing(monkeypatch):

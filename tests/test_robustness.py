@@ -15,7 +15,8 @@ from robustness import digits_digest, digits_digest_elsewhere, in_forked_child, 
 
 from fastdl import _engine
 
-pytestmark = pytest.mark.each_build
+# Processes of joblib outlive the tests.
+pytestmark = [pytest.mark.each_build, pytest.mark.usefixtures("processes_not_measured")]
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 posix = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

@@ -53,10 +53,11 @@ def test_warmup_equals_keras(keras, start):
         ("CosineDecay", (float("inf"), 10), "initial_learning_rate: inf is not"),
         ("PiecewiseConstantDecay", ([5, 5], [1, 2, 3]), r"boundaries: .* are not increasing"),
         ("PiecewiseConstantDecay", ([5], [1, 2, 3]), "values: 3 of them, not one more"),
+        ("PiecewiseConstantDecay", (5, [1, 2]), "boundaries: 5 is not a sequence of numbers"),
     ],
 )
 def test_settings_are_checked(name, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         getattr(schedules, name)(*arguments)
 
 

@@ -342,15 +342,15 @@ def test_an_optimizer_with_an_engine_of_numba_that_knows_no_shifts():
     assert_close(run, trained(X, y, "reference", optimizer=SGD(0.05), **fit))
 
 
-def test_a_backend_chosen_meanwhile():
+@pytest.mark.parametrize("backend", ["reference", "cython", "numba"])
+def test_a_backend_chosen_meanwhile(backend):
     X, _ = data()
     rows, net = prepared(X), MLP([37, 3], seed=1, dtype="float64")
     wanted = net.predict(X)
-    for backend in ("reference", "cython", "numba"):
-        out = np.empty_like(wanted)
-        with use_backend(backend):
-            _engine.predict(net._network, rows, net._network.output_code, out)
-        np.testing.assert_allclose(out, wanted, **TOLERANCE["float64"])
+    out = np.empty_like(wanted)
+    with use_backend(backend):
+        _engine.predict(net._network, rows, net._network.output_code, out)
+    np.testing.assert_allclose(out, wanted, **TOLERANCE["float64"])
 
 
 def test_a_step_by_hand():

@@ -109,6 +109,16 @@ def tuned_descent(X, y, decay, record, steps):
     return w, losses
 
 
+def _with_draws(compiled):
+    """What is called as the other loops are, from one that takes its batches drawn."""
+
+    def descend(X, y, decay, record, steps):
+        w, losses = compiled()(X, y, _draws(X, steps), decay, record)
+        return w, losses if record else None
+
+    return descend
+
+
 def numba_descent():
     @_lazily
     def compiled():
@@ -132,11 +142,7 @@ def numba_descent():
 
         return descend
 
-    def descend(X, y, decay, record, steps):
-        w, losses = compiled()(X, y, _draws(X, steps), decay, record)
-        return w, losses if record else None
-
-    return descend
+    return _with_draws(compiled)
 
 
 def numba_loop_descent():
@@ -177,11 +183,7 @@ def numba_loop_descent():
 
         return descend
 
-    def descend(X, y, decay, record, steps):
-        w, losses = compiled()(X, y, _draws(X, steps), decay, record)
-        return w, losses if record else None
-
-    return descend
+    return _with_draws(compiled)
 
 
 def jax_descent():

@@ -295,9 +295,7 @@ def _descend(
     n_iter = checks.integer("n_iter", n_iter, low=0)
     batch_size = checks.integer("batch_size", batch_size, low=1)
     losses, history = checks.boolean("losses", losses), checks.boolean("history", history)
-    if seed is not None:
-        seed = checks.integer("seed", seed, low=0, high=2**32 - 1)
-    random = np.random if seed is None else np.random.RandomState(seed)
+    random = checks.random_state("seed", seed)
     # One draw of all batches goes through the stream just as a draw for each step does.
     batches = random.choice(len(X), (n_iter, batch_size))
     w, losses, weights = ops.logistic_descent(
@@ -347,7 +345,7 @@ def visualize(X, y, w, history):
     >>> figure.axes[0].get_title(loc="left")
     'Decision surface'
     """
-    points = np.asarray(X)[:, :2]
+    points = _plane(X)
     figure = plots.decision_surface(lambda mesh: probability(expand(mesh), w), points, y, history)
     ipython = sys.modules.get("IPython")
     if ipython is None or ipython.get_ipython() is None:
@@ -381,7 +379,7 @@ def animate(path, X, y, history, losses, *, title="Decision surface"):
         path,
         lambda mesh, w: probability(expand(mesh), w),
         history,
-        np.asarray(X)[:, :2],
+        _plane(X),
         y,
         losses,
         title=title,
@@ -389,6 +387,11 @@ def animate(path, X, y, history, losses, *, title="Decision surface"):
 
 
 # ------------------------------------------------------------------------------------------- checks
+
+
+def _plane(X):
+    """The two columns of X that are the points'."""
+    return checks.as_array("X", X, ndim=2)[:, :2]
 
 
 def _features(X, w):

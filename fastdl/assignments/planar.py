@@ -5,7 +5,9 @@ loop of `nn_model` as one compiled call. Samples are columns: X (n_x, m), Y (n_y
 a dict of W1 (n_h, n_x), b1 (n_h, 1), W2 (n_y, n_h), b2 (n_y, 1).
 """
 
+import reprlib
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +53,11 @@ def layer_sizes(X, Y):
     -------
     (n_x, 4, n_y) : tuple of int
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no 2-D array of numbers.
+
     Examples
     --------
     >>> import numpy as np
@@ -58,7 +65,11 @@ def layer_sizes(X, Y):
     >>> layer_sizes(np.zeros((5, 3)), np.zeros((2, 3)))
     (5, 4, 2)
     """
-    return len(X), 4, len(Y)
+    n_x, n_y = (
+        len(checks.dimensions(name, checks.real(name, value), 2))
+        for name, value in (("X", X), ("Y", Y))
+    )
+    return n_x, 4, n_y
 
 
 def initialize_parameters(n_x, n_h, n_y, *, seed=None):
@@ -87,7 +98,7 @@ def initialize_parameters(n_x, n_h, n_y, *, seed=None):
     n_x = checks.integer("n_x", n_x, low=1)
     n_h = checks.integer("n_h", n_h, low=1)
     n_y = checks.integer("n_y", n_y, low=1)
-    random = _generator(seed)
+    random = checks.random_state("seed", seed)
     return {
         "W1": random.randn(n_h, n_x) * 0.01,
         "b1": np.zeros((n_h, 1)),
@@ -199,7 +210,8 @@ def backward_propagation(parameters, cache, X, Y):
     >>> print({name: grad.item() for name, grad in grads.items()})
     {'dW1': -0.125, 'db1': 0.125, 'dW2': 0.125, 'db2': 0.125}
     """
-    A1, A2, W2, X = checks.as_arrays(A1=cache["A1"], A2=cache["A2"], W2=parameters["W2"], X=X)
+    W2 = _entries("parameters", parameters, "W2")
+    A1, A2, W2, X = checks.as_arrays(**_entries("cache", cache, "A1", "A2"), **W2, X=X)
     for name, array in (("A1", A1), ("A2", A2), ("W2", W2), ("X", X)):
         checks.dimensions(name, array, 2)
     m = X.shape[1]
@@ -247,10 +259,12 @@ def update_parameters(parameters, grads, learning_rate=1.2):
     [[0.4]]
     """
     learning_rate = checks.number("learning_rate", learning_rate, low=0)
+    parameters = _entries("parameters", parameters, *_NAMES)
+    grads = _entries("grads", grads, *("d" + name for name in _NAMES))
     updated = {}
-    for name in _NAMES:
-        value, grad = checks.as_arrays(**{name: parameters[name], "d" + name: grads["d" + name]})
-        checks.matches("d" + name, grad, value.shape, name, value.shape)
+    for (name, value), (d_name, grad) in zip(parameters.items(), grads.items(), strict=True):
+        value, grad = checks.as_arrays(**{name: value, d_name: grad})
+        checks.matches(d_name, grad, value.shape, name, value.shape)
         updated[name] = value - learning_rate * grad
     return updated
 
@@ -382,12 +396,15 @@ def logistic_regression(X, Y):
     >>> print(f"{100 * logistic_regression(X, Y).score(X.T, Y[0]):.0f} %")
     47 %
     """
+    X = checks.as_array("X", X, ndim=2)
+    Y = checks.as_labels("Y", Y, classes=2, ndim=2)
+    checks.matches("Y", Y, (1, X.shape[1]), "X", X.shape)
     linear_model = optional_import("sklearn.linear_model", extra="sklearn")
     model = linear_model.LogisticRegressionCV()
     with warnings.catch_warnings():
         # Announcements of new defaults; these parameters' old ones are the exercise's.
         warnings.simplefilter("ignore", FutureWarning)
-        return model.fit(np.transpose(X), np.ravel(Y))
+        return model.fit(X.T, Y[0])
 
 
 class Trained(NamedTuple):
@@ -433,6 +450,7 @@ def hidden_size_study(
     >>> {size: trained.accuracy for size, trained in study.items()}
     {1: 67.5, 2: 67.25, 3: 90.75}
     """
+    sizes = checks.sequence("sizes", sizes, "integers")
     networks, _ = _train(X, Y, sizes, num_iterations, learning_rate, seed)
     return {
         size: Trained(parameters, accuracy(parameters, X, Y))
@@ -491,7 +509,8 @@ def learning_rate_illustration(*, converging=0.2, diverging=1.05, start=-4.0, st
     converging, diverging : float
         The learning rates, >= 0.
     start : float
-    steps : int
+    steps : int, default 12
+        >= 1.
 
     Returns
     -------
@@ -503,6 +522,10 @@ def learning_rate_illustration(*, converging=0.2, diverging=1.05, start=-4.0, st
     >>> [axes.get_title(loc="left") for axes in learning_rate_illustration().axes]
     ['Rate 0.2 converges', 'Rate 1.05 diverges', 'Cost at each step']
     """
+    converging = checks.number("converging", converging, low=0)
+    diverging = checks.number("diverging", diverging, low=0)
+    start = checks.number("start", start)
+    steps = checks.integer("steps", steps, low=1)
     # w - rate * 2 * w, over and over.
     runs = {
         rate: start * (1 - 2 * rate) ** np.arange(steps + 1) for rate in (converging, diverging)
@@ -534,22 +557,26 @@ def _train(X, Y, sizes, num_iterations, learning_rate, seed):
     )
 
 
-def _generator(seed):
-    if seed is None:
-        return np.random
-    return np.random.RandomState(checks.integer("seed", seed, low=0, high=2**32 - 1))
-
-
 def _targets(Y, other, outputs):
     """Y as a float64 array of the shape of `outputs`, the argument called `other`."""
     Y = checks.as_array("Y", Y, ndim=2, dtype=np.dtype(np.float64))
     return checks.matches("Y", checks.nonempty("Y", Y), outputs.shape, other, outputs.shape)
 
 
+def _entries(name, value, *keys):
+    """These entries of the argument called `name`, which is a dict that has them."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}: {reprlib.repr(value)} is not a dict")
+    for key in keys:
+        if key not in value:
+            raise ValueError(f"{name}: the key {key!r} is missing")
+    return {key: value[key] for key in keys}
+
+
 def _checked(parameters, n_x):
     """W1, b1, W2, b2 as arrays of one dtype, in shapes that fit each other and the input."""
-    W1, b1, W2, b2 = checks.as_arrays(**{name: parameters[name] for name in _NAMES})
-    n_h, n_y = len(b1), len(b2)
+    W1, b1, W2, b2 = checks.as_arrays(**_entries("parameters", parameters, *_NAMES))
+    n_h, n_y = (len(checks.dimensions(name, array, 2)) for name, array in (("b1", b1), ("b2", b2)))
     for name, array, shape in (
         ("W1", W1, (n_h, n_x)),
         ("b1", b1, (n_h, 1)),

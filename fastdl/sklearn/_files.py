@@ -1,7 +1,6 @@
 """Files of estimators: a network's file with parameters and attributes, JSON, in its metadata."""
 
 import json
-import os
 
 import numpy as np
 
@@ -22,7 +21,7 @@ _APART = ("network_", "_best_parameters", "_asked")
 
 def save(estimator, path):
     """Write a fitted estimator; `validation_data` stays behind."""
-    path = os.fspath(path)
+    path = checks.path("path", path)
     parameters = estimator.get_params(deep=False) | {"validation_data": None}
     attributes = {
         name: value
@@ -45,7 +44,7 @@ def save(estimator, path):
 
 def load(path, classes):
     """The estimator in a file that `save` wrote, of one of these classes."""
-    path = os.fspath(path)
+    path = checks.path("path", path)
     metadata, tensors = read_file(path)
     if _HEADER not in metadata:
         raise ValueError(f"{path}: holds a network, but no estimator: read it with fastdl.load")
