@@ -1,15 +1,18 @@
 """`Blocks`: rows that training reads block by block, from files or from wherever they come."""
 
 import contextvars
+import functools
 import glob
+import math
 import mmap
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from . import _engine, backends, checks
+from . import _direct, _engine, backends, checks
 from ._optional import optional_import
 from ._sparse import is_sparse
 
@@ -20,6 +23,10 @@ _BUFFER_BYTES = 1 << 24
 
 # Bytes that the system is asked to read at once; Linux cuts longer requests short.
 _PREFETCHED_BYTES = 1 << 17
+
+# The share of its time that training may wait for direct reads. Beyond it, the disk is too slow for
+# them, and files are read through the system's cache, which may hold them by the next pass.
+_MOST_WAITED = 0.1
 
 # Odd numbers, of 32 and of 64 bits, that keep shuffles apart: those of the windows of a pass, and
 # that of the blocks.
@@ -140,9 +147,10 @@ class Blocks:
     def load(self, dtype):
         """X, y and sample_weight of all rows, X of this dtype; None where there are none."""
         blocks = range(len(self._source.sizes))
-        return _rows(self._source, blocks, self.rows, _NAMES, None, dtype, _Buffer())
+        X = _Buffer().rows(0, self.rows, self._source.features, dtype)
+        return _rows(self._source, blocks, _NAMES, None, lambda: X)
 
-    def pieces(self, prepare, dtype, seed, passes, batch_size, first=0):
+    def pieces(self, prepare, dtype, seed, passes, batch_size, first=0, in_turn=False):
         """Parts of the passes through all rows as they are trained on: gives Pieces.
 
         Parameters
@@ -157,32 +165,49 @@ class Blocks:
         batch_size : int
         first : int, default 0
             The first step that is wanted of the first pass.
-
-        Notes
-        -----
-        What a piece holds may be overwritten once the next but one is asked for.
+        in_turn : bool, default False
+            Whether a piece is done with when the next one is asked for, so that files can be read
+            into its memory; otherwise when the next but one is.
         """
         buffers = [_Buffer(), _Buffer()]
-        for number in passes:
-            yield from self._pass(prepare, dtype, seed, number, batch_size, first, buffers)
-            first = 0
+        reader = _Reader() if in_turn and self.prefetches else None
+        try:
+            for number in passes:
+                yield from self._pass(
+                    prepare, dtype, seed, number, batch_size, first, buffers, reader
+                )
+                first = 0
+        finally:
+            if reader:
+                reader.close()
 
-    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers):
+    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers, reader):
         windows, begin = self._windows(seed, number, batch_size), 0
         if self._source.sizes is not None:
             windows = list(windows)
             begin = _row_of_piece([window.rows for window in windows], first, batch_size)
         offset, kept = 0, None
+        source = self._source
+
+        def room(window, buffer):
+            # There are fewer rows kept than a batch has.
+            begin = source.begin(window.blocks[0])
+            return buffer.rows(batch_size, window.rows, source.features, dtype, begin)
+
         for index, (window, following) in enumerate(_with_next(windows)):
             last = following is None
             start, offset = offset, offset + window.rows
             if offset <= begin:
                 continue
             names = [f"{name} in {window.name}" for name in _NAMES]
-            if not last:
-                self._source.prefetch(following.blocks)
-            parts = _rows(self._source, window.blocks, window.rows, names, kept, dtype, buffers[0])
+            there = reader.finish(source, window, room(window, buffers[0])) if reader else ()
+            take = functools.partial(room, window, buffers[0])
+            parts = _rows(source, window.blocks, names, kept, take, there)
             buffers.reverse()
+            if not last and reader:
+                reader.begin(source, following, room(following, buffers[0]))
+            elif not last:
+                source.prefetch(following.blocks)
             parts = _part(parts, max(begin - start, 0), None)
             count = parts[0].shape[0]
             whole = count if last else count - count % batch_size
@@ -319,40 +344,81 @@ class _Buffer:
     """Memory that is kept from one piece to the next."""
 
     def __init__(self):
-        self._array = None
+        self._memory = None
 
-    def rows(self, shape, dtype):
-        """An array, with what was in it before."""
-        if (
-            self._array is None
-            or len(self._array) < shape[0]
-            or (self._array.shape[1:], self._array.dtype) != (shape[1:], dtype)
-        ):
-            self._array = _engine.aligned_zeros(shape[0] * shape[1], dtype).reshape(shape)
-        return self._array[: shape[0]]
+    def rows(self, before, count, features, dtype, begin=0):
+        """An array (before + count, features), with what was in it.
+
+        Row number `before` lies as far from the start of a sector as byte `begin` of a file.
+        """
+        size = features * dtype.itemsize
+        length = (before + count) * size
+        if self._memory is None or len(self._memory) < length + _direct.SECTOR:
+            self._memory = _engine.aligned_zeros(length + _direct.SECTOR, np.dtype(np.uint8))
+        start = (begin - before * size - self._memory.ctypes.data) % _direct.SECTOR
+        start -= start % dtype.itemsize
+        return self._memory[start : start + length].view(dtype).reshape(-1, features)
+
+
+class _Reader:
+    """Reads the rows of files directly while training goes on, as long as they come in time."""
+
+    def __init__(self):
+        self._reads, self._window, self._blocks = _direct.Reads(), None, []
+        self._waited, self._began = 0.0, time.perf_counter()
+
+    def begin(self, source, window, X):
+        """Begin to read a window's rows to the end of X, or have the system read them ahead."""
+        late = self._waited > _MOST_WAITED * (time.perf_counter() - self._began)
+        wanted = {} if late else source.direct(window.blocks, X[-window.rows :])
+        self._window, self._blocks = window, list(wanted)
+        self._reads.begin(list(wanted.values()))
+        source.prefetch([block for block in window.blocks if block not in wanted])
+
+    def finish(self, source, window, X):
+        """Wait for them; returns the blocks whose rows are there."""
+        early = window is self._window
+        if not early:
+            self.begin(source, window, X)
+        now = time.perf_counter()
+        filled = self._reads.finish()
+        if early:
+            self._waited += time.perf_counter() - now
+        return {block for block, full in zip(self._blocks, filled, strict=True) if full}
+
+    def close(self):
+        """Wait for what is under way."""
+        self._reads.close()
 
 
 def _part(parts, start, stop):
     return [part if part is None else part[start:stop] for part in parts]
 
 
-def _rows(source, blocks, count, names, kept, dtype, buffer):
-    """X, y and sample_weight: rows that were kept, then the `count` rows of the blocks."""
+def _rows(source, blocks, names, kept, room, there=()):
+    """X, y and sample_weight: rows that were kept, then those of the blocks.
+
+    `room()` is an array with place for them at its end, where those of the blocks in `there` are
+    already.
+    """
     if source.sizes is None and any(is_sparse(block.X) for block in blocks):
         scipy_sparse = optional_import("scipy.sparse", extra="data")
         parts = [kept[0]] if kept else []
         X = scipy_sparse.vstack([*parts, *(block.X for block in blocks)], format="csr")
         targets = [block[2:] for block in blocks]
     else:
-        offset = kept[0].shape[0] if kept else 0
-        X = buffer.rows((offset + count, source.features), dtype)
+        X = room()
+        place = len(X) - sum(source.rows_of(block) for block in blocks)
+        first = place
         if kept:
-            X[:offset] = kept[0].toarray() if is_sparse(kept[0]) else kept[0]
+            first -= kept[0].shape[0]
+            X[first:place] = kept[0].toarray() if is_sparse(kept[0]) else kept[0]
         targets = []
         for block in blocks:
-            rows = X[offset : offset + source.rows_of(block)]
-            targets.append(source.read(block, rows))
-            offset += len(rows)
+            rows = X[place : place + source.rows_of(block)]
+            targets.append(source.read(block, None if block in there else rows))
+            place += len(rows)
+        X = X[first:]
     others = zip(*([kept[1:]] if kept else []), *targets, strict=True)
     return X, *(_concatenated(*named) for named in zip(names[1:], others, strict=True))
 
@@ -373,9 +439,10 @@ def _concatenated(name, arrays):
 # ----------------------------------------------------------------------------- where rows come from
 #
 # A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
-# more than one pass in it; `rows_of` a block; `read`, which writes the X of a block to an array and
-# returns its y and sample_weight; and `prefetch`, which has the system read blocks meanwhile where
-# `prefetches` says so.
+# more than one pass in it; `rows_of` a block; `begin`, where that lies in its file; `read`, which
+# writes the X of a block to an array, unless given None, and returns its y and sample_weight; and
+# `prefetch`, which has the system read blocks meanwhile where `prefetches` says so. Then `direct`
+# says what can be read without the system's memory.
 
 
 def _source(X, y, sample_weight, block_rows):
@@ -448,7 +515,7 @@ class _Arrays:
         if not X.rows or not X.width:
             raise ValueError("X: there are no rows")
         self.features = X.width
-        block_rows = block_rows or max(1, _BLOCK_BYTES // (4 * self.features))
+        block_rows = block_rows or _block_rows(self.features)
         # No block lies in two files.
         self._blocks = [
             (start, min(start + block_rows, stop))
@@ -462,14 +529,39 @@ class _Arrays:
         for block in blocks:
             self._columns[0].prefetch(*self._blocks[block])
 
+    def begin(self, block):
+        return self._columns[0].begin(self._blocks[block][0])
+
+    def direct(self, blocks, out):
+        """For blocks that can be read directly into `out`, which takes all: path, begin, rows."""
+        found, place = {}, 0
+        for block in blocks:
+            rows = out[place : place + self.sizes[block]]
+            place += len(rows)
+            request = self._columns[0].direct(self._blocks[block][0], rows)
+            if request:
+                found[block] = request
+        return found
+
     def rows_of(self, block):
         return self.sizes[block]
 
     def read(self, block, out):
         start, stop = self._blocks[block]
         X, *others = self._columns
-        X.read(start, stop, out)
+        if out is not None:
+            X.read(start, stop, out)
         return [column and column.part(start, stop) for column in others]
+
+
+def _block_rows(features):
+    """The rows of a block where nobody says otherwise: if possible, whole sectors of a file.
+
+    Then all blocks lie to sectors as they do in memory, one after the other.
+    """
+    rows = max(1, _BLOCK_BYTES // (4 * features))
+    unit = _direct.SECTOR // math.gcd(4 * features, _direct.SECTOR)
+    return rows - rows % unit or rows
 
 
 class _Column:
@@ -514,6 +606,19 @@ class _Column:
                 read = np.empty(rows.shape, self.dtype)
                 part.read(low, read)
                 rows[...] = read
+
+    def begin(self, start):
+        """Where a row begins in its file; 0 for rows that are in none."""
+        part, low, _, _ = next(self._spans(start, start + 1))
+        return part.begin(low) if isinstance(part, _FileRows) else 0
+
+    def direct(self, start, out):
+        """The path, where rows begin there, and `out`, if they can be read directly, or None."""
+        part, low, high, _ = next(self._spans(start, start + len(out)))
+        if out.dtype != self.dtype or high - low < len(out):
+            return None
+        begin = part.begin(low)
+        return (part.path, begin, out) if _direct.fits(begin, out) else None
 
     def prefetch(self, start, stop):
         """Have some rows read into the system's memory."""
@@ -563,11 +668,15 @@ class _FileRows(NamedTuple):
     def __len__(self):
         return self.rows
 
+    def begin(self, row):
+        """Where a row begins in the file."""
+        return self.offset + row * self.size
+
     def read(self, start, out):
         """Read rows from `start` on into a contiguous array."""
         memory = memoryview(out.reshape(-1).view(np.uint8))
         with open(self.path, "rb", buffering=0) as file:
-            file.seek(self.offset + start * self.size)
+            file.seek(self.begin(start))
             while len(memory):
                 count = file.readinto(memory)
                 if not count:
@@ -579,8 +688,8 @@ class _FileRows(NamedTuple):
         if not hasattr(os, "posix_fadvise"):
             return
         with open(self.path, "rb", buffering=0) as file:
-            end = self.offset + stop * self.size
-            for begin in range(self.offset + start * self.size, end, _PREFETCHED_BYTES):
+            end = self.begin(stop)
+            for begin in range(self.begin(start), end, _PREFETCHED_BYTES):
                 length = min(_PREFETCHED_BYTES, end - begin)
                 os.posix_fadvise(file.fileno(), begin, length, os.POSIX_FADV_WILLNEED)
 
@@ -593,6 +702,9 @@ class _Parquet:
 
     def prefetch(self, blocks):
         pass
+
+    def begin(self, block):
+        return 0
 
     def __init__(self, files, y, sample_weight, block_rows):
         if block_rows is not None:
@@ -669,6 +781,9 @@ class _Iterable:
 
     def prefetch(self, blocks):
         pass
+
+    def begin(self, block):
+        return 0
 
     def __init__(self, blocks):
         if not callable(blocks) and not hasattr(blocks, "__iter__"):

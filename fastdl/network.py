@@ -58,12 +58,14 @@ class Stream(NamedTuple):
         """What gives the pieces of `Blocks.pieces` for a network in training by so many threads.
 
         A thread that works beside them takes a core of one, and the others wait for that one: where
-        a piece only has to be copied, to do it in turn costs half as much.
+        the system reads ahead, to do the rest in turn costs half as much.
         """
+        in_turn = threads >= backends.available_threads() and self.blocks.prefetches
         dtype = network.parameters.dtype
-        pieces = self.blocks.pieces(self.prepare, dtype, network.seed, passes, batch_size, first)
-        busy = threads >= backends.available_threads()
-        return InTurn(pieces) if busy and self.blocks.prefetches else Ahead(pieces)
+        pieces = self.blocks.pieces(
+            self.prepare, dtype, network.seed, passes, batch_size, first, in_turn
+        )
+        return InTurn(pieces) if in_turn else Ahead(pieces)
 
 
 class Training(NamedTuple):

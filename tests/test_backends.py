@@ -399,7 +399,16 @@ def test_unknown_attribute_is_an_attribute_error():
 
 # Each layer imports from itself and from those above it in this list.
 LAYERS = (
-    {"_kernels", "_optional", "_sparse", "checks", "jit_engine", "jit_kernels", "reference"},
+    {
+        "_direct",
+        "_kernels",
+        "_optional",
+        "_sparse",
+        "checks",
+        "jit_engine",
+        "jit_kernels",
+        "reference",
+    },
     {"backends"},
     {"ops"},
     {"_declarative", "activations", "callbacks", "losses", "optimizers", "schedules"},

@@ -239,6 +239,79 @@ def test_parquet(tmp_path):
         net().fit(tmp_path / "all.parquet")
 
 
+WIDE = np.random.default_rng(1).normal(size=(3000, 200)).astype(np.float32)
+
+
+def direct_pieces(path, offset=0, block_rows=400, **settings):
+    """Rows of a file in its order, read in turn, and how many blocks were read directly, or not."""
+    rows = memmap(path, WIDE)[offset:]
+    blocks = Blocks(rows, np.arange(len(rows)), block_rows=block_rows, buffer_rows=800)
+    pieces = blocks.pieces(
+        lambda X, y, *_: (X.copy(), y),
+        np.dtype(np.float32),
+        3,
+        [None],
+        70,
+        in_turn=True,
+        **settings,
+    )
+    X, y = (np.concatenate(parts) for parts in zip(*(piece.data for piece in pieces), strict=True))
+    np.testing.assert_array_equal(y, np.arange(len(rows)))
+    np.testing.assert_array_equal(X, rows)
+
+
+@pytest.fixture
+def filled(monkeypatch):
+    """What came of each direct read."""
+    from fastdl import _direct
+
+    found, finish = [], _direct.Reads.finish
+
+    def noted(self):
+        results = finish(self)
+        found.extend(results)
+        return results
+
+    monkeypatch.setattr(_direct.Reads, "finish", noted)
+    monkeypatch.setattr("fastdl.blocks._MOST_WAITED", np.inf)
+    return found
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_direct_reads_give_the_files_rows(tmp_path, filled, offset):
+    direct_pieces(tmp_path / "rows.npy", offset)
+    assert len(filled) == 7  # 400 rows end a sector; the last block is too short
+
+
+@pytest.mark.parametrize("result", [-22, 1000])  # refused, cut short
+def test_rows_that_direct_reads_leave_are_read_as_usual(tmp_path, filled, monkeypatch, result):
+    from fastdl import _direct
+
+    end = _direct._Read.end
+
+    def spoiled(self, _):
+        self._bytes[...] = 255
+        return end(self, result)
+
+    monkeypatch.setattr(_direct._Read, "end", spoiled)
+    direct_pieces(tmp_path / "rows.npy")
+    assert filled
+    assert not any(filled)
+
+
+def test_systems_without_direct_reads_read_as_usual(tmp_path, filled, monkeypatch):
+    monkeypatch.setattr("fastdl._direct._system", lambda: None)
+    direct_pieces(tmp_path / "rows.npy")
+    assert filled
+    assert not any(filled)
+
+
+def test_a_disk_that_is_too_slow_is_read_through_the_cache(tmp_path, filled, monkeypatch):
+    monkeypatch.setattr("fastdl.blocks._MOST_WAITED", -1.0)
+    direct_pieces(tmp_path / "rows.npy")
+    assert not filled
+
+
 # ---------------------------------------------------------------------------- training and scores
 
 
