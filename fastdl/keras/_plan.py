@@ -261,6 +261,8 @@ class Link:
     state : OptimizerState
     stale : set
         What of "weights" and "state" the model does not know yet.
+    results : tuple or None
+        `Metrics` and totals that its metrics do not know yet.
     """
 
     def __init__(self, model, plan):
@@ -269,6 +271,7 @@ class Link:
         self.state = State(plan.rule.optimizer, plan.network)
         self.state.dtype = plan.network.parameters.dtype
         self.stale = set()
+        self.results = None
         self._views = {}
         self._view, self._assign = _access(self._keras.backend.backend())
         pairs = list(zip(plan.network.arrays, plan.variables, strict=True))
@@ -345,8 +348,16 @@ class Link:
         if "state" in self.stale:
             self.assign_number(self._optimizer._iterations, self.state.iterations)
 
+    def write_results(self):
+        """Give the model's metrics what was last counted."""
+        if self.results:
+            metrics, totals = self.results
+            metrics.publish(totals, self)
+            self.results = None
+
     def write(self):
         """Give the model all of it."""
+        self.write_results()
         self.write_weights()
         if "state" in self.stale:
             self.write_iterations()

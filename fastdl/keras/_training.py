@@ -352,14 +352,18 @@ class Accelerated:
         source = self._source(x, y, sample_weight, None, batch_size, steps, False)
         callbacks = self._callback_list(callbacks, verbose, source.steps)
         self._link.read_weights()
-        return self._results(source.score(Hooks(self._keras, callbacks, self._link)), return_dict)
+        logs = source.score(Hooks(self._keras, callbacks, self._link))
+        self._link.write_results()
+        return self._results(logs, return_dict)
 
     @_supported
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """`keras.Model.test_on_batch`, by fastdl's kernels."""
         source = Arrays(self, x, y, sample_weight, None, None, False)
         self._link.read_weights()
-        return self._results(source.score(Silent()), return_dict)
+        logs = source.score(Silent())
+        self._link.write_results()
+        return self._results(logs, return_dict)
 
     def _callback_list(self, callbacks, verbose, steps, epochs=1, add_history=False):
         """Keras's list of these callbacks, itself left alone if it is one."""
@@ -716,7 +720,7 @@ class Source:
                 break
         if metrics is not None:
             logs = metrics.logs(totals, recorder)
-            metrics.publish(totals, self._link)
+            self._link.results = metrics, totals
         if hooks.bar and not hooks.follow("test"):
             hooks.bar.on_test_batch_end(end, logs)
         hooks("on_test_end", logs)
@@ -764,7 +768,7 @@ class Arrays(Source):
                 if self._model.stop_training:
                     break
         logs = metrics.logs(totals[0], recorder)
-        metrics.publish(totals[0], self._link)
+        self._link.results = metrics, totals[0]
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(step - 1, logs)
         return logs
@@ -826,7 +830,7 @@ class Batches(Source):
                 break
         if metrics is not None:
             logs = metrics.logs(totals[0], recorder)
-            metrics.publish(totals[0], self._link)
+            self._link.results = metrics, totals[0]
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(end, logs)
         return logs
