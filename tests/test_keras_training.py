@@ -306,6 +306,46 @@ def test_new_weights_are_seen_by_the_next_prediction():
         np.testing.assert_allclose(model.predict(X, verbose=0), theirs, rtol=1e-5)
 
 
+def test_no_rows_have_no_predictions():
+    assert accelerate(classifier()).predict(X[:0], verbose=0).shape == (0, parity.CLASSES)
+
+
+def test_a_frozen_model_is_scored_and_not_trained():
+    model = accelerate(classifier())
+    expected = model.predict(X, verbose=0)
+    model.trainable = False
+    np.testing.assert_array_equal(model.predict(X, verbose=0), expected)
+    scores = model.evaluate(X, ONE_HOT, verbose=0)
+    assert scores == pytest.approx(restore(model).evaluate(X, ONE_HOT, verbose=0), rel=1e-5)
+    with pytest.raises(UnsupportedModelError, match="nothing in it is trainable"):
+        accelerate(model)
+    model.trainable = True
+    accelerate(model).trainable = False
+    model.predict(X, verbose=0)
+    with pytest.raises(UnsupportedModelError, match="nothing in it is trainable"):
+        model.fit(X, ONE_HOT, verbose=0)
+    model.trainable = True
+    assert model.fit(X, ONE_HOT, verbose=0).epoch == [0]
+
+
+@pytest.mark.parametrize("metrics", [["accuracy"], ["accuracy", "mse"], []])
+def test_metrics_can_be_asked_for_afterwards(metrics):
+    calls = [
+        lambda model: model.fit(X, ONE_HOT, shuffle=False, verbose=0),
+        lambda model: model.fit(
+            Sequence(), validation_data=(X[:7], ONE_HOT[:7]), shuffle=False, verbose=0
+        ),
+        lambda model: model.evaluate(X, ONE_HOT, verbose=0),
+        lambda model: model.train_on_batch(X, ONE_HOT),
+    ]
+    models = classifier(metrics=metrics), accelerate(classifier(metrics=metrics))
+    for call in calls:
+        theirs, ours = ((call(model), model.get_metrics_result())[1] for model in models)
+        assert list(ours) == list(theirs)
+        for name, value in theirs.items():
+            assert float(ours[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
 def test_the_shape_of_inputs_is_checked():
     model = accelerate(classifier())
     with pytest.raises(ValueError, match=r"x: shape \(50, 4\) is not rows of shape \(5,\)"):

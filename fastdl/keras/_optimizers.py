@@ -140,8 +140,11 @@ def _keeps(optimizer, name, attribute):
     return attribute != "_velocity_hats" or optimizer.amsgrad
 
 
-def read_rate(keras, optimizer):
-    """An optimizer's learning rate: a number, or a function of the steps taken."""
+def read_rate(keras, optimizer, value=lambda variable: variable.numpy()):
+    """An optimizer's learning rate: a number, or a function of the steps taken.
+
+    `value` is what looks at a variable.
+    """
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         for name in _SCHEDULES:
@@ -151,7 +154,7 @@ def read_rate(keras, optimizer):
         return lambda step: float(keras.ops.convert_to_numpy(rate(step)))
     if callable(rate) and not hasattr(rate, "assign"):
         raise UnsupportedModelError("optimizer: a learning_rate that is a function of nothing")
-    return float(rate.numpy())
+    return float(value(rate))
 
 
 # ---------------------------------------------------------------------------- the steps in NumPy
@@ -210,8 +213,21 @@ class State(_engine.OptimizerState):
     first steps. The engine works it out in double precision, so it is given other learning rates.
     """
 
+    _ahead = 0, None, ()  # rates worked out, from which step on, and of which optimizer
+
     def rates(self, most):
-        """The learning rates of the next steps."""
+        """The learning rates of the next steps.
+
+        An epoch takes several calls: what one has worked out for the others is kept.
+        """
+        first, owner, rates = self._ahead
+        start = self.iterations - first
+        if owner is not self.optimizer or not 0 <= start <= len(rates) - most:
+            first, start, rates = self.iterations, 0, self._rates(most)
+            self._ahead = first, self.optimizer, rates
+        return rates[start : start + most]
+
+    def _rates(self, most):
         rates, optimizer = super().rates(most), self.optimizer
         if not isinstance(optimizer, optimizers.Adam):
             return rates

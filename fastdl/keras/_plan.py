@@ -33,7 +33,7 @@ _OWN = (
 
 
 class Plan:
-    """What a compiled model is.
+    """What a compiled model is, to train it or, if not `trains`, to score it and predict.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Plan:
         Why steps are taken kernel by kernel, if they are.
     """
 
-    def __init__(self, model, seed=None):
+    def __init__(self, model, seed=None, trains=True):
         keras = import_keras()
         _check_model(keras, model)
         self.compiled = compiled_parts(model)
@@ -71,7 +71,7 @@ class Plan:
         ]
         trainable = {id(variable) for variable in model.trainable_variables}
         self.trained = [id(variable) in trainable for variable in self.variables]
-        if not any(self.trained):
+        if trains and not any(self.trained):
             raise UnsupportedModelError(f"{model.name}: nothing in it is trainable")
         loss, self.reduction = read_loss(keras, model, dense[-1].units, chain.functions[-1])
         if self.reduction in (None, "none"):
@@ -261,6 +261,8 @@ class Link:
     state : OptimizerState
     stale : set
         What of "weights" and "state" the model does not know yet.
+    results : tuple or None
+        `Metrics` and totals that its metrics do not know yet.
     """
 
     def __init__(self, model, plan):
@@ -269,6 +271,7 @@ class Link:
         self.state = State(plan.rule.optimizer, plan.network)
         self.state.dtype = plan.network.parameters.dtype
         self.stale = set()
+        self.results = None
         self._views = {}
         self._view, self._assign = _access(self._keras.backend.backend())
         pairs = list(zip(plan.network.arrays, plan.variables, strict=True))
@@ -310,12 +313,14 @@ class Link:
                 array[...] = variable.numpy()
                 continue
             view = self._view(variable)
-            if not _same(view, self._views.get(index)):
-                array[...] = self._views[index] = view
+            place = _place(view)
+            if index not in self._views or self._views[index][0] != place:
+                array[...] = view
+                self._views[index] = place, view  # which keeps others from this place
 
     def read_rate(self):
         """Take the learning rate, which callbacks may have set."""
-        rate, state = read_rate(self._keras, self._optimizer), self.state
+        rate, state = read_rate(self._keras, self._optimizer, self._value), self.state
         if rate != state.optimizer.learning_rate:
             state.optimizer = dataclasses.replace(state.optimizer, learning_rate=rate)
 
@@ -324,10 +329,10 @@ class Link:
         self.read_weights()
         self.read_rate()
         for array, variable in self._slots or ():
-            array[...] = variable.numpy() if self._view is None else self._view(variable)
-        self.state.iterations = int(self._optimizer._iterations.numpy())
+            array[...] = self._value(variable)
+        self.state.iterations = int(self._value(self._optimizer._iterations))
         if hasattr(self._optimizer, "_u_product"):
-            self.state.product = float(self._optimizer._u_product.numpy())
+            self.state.product = float(self._value(self._optimizer._u_product))
         self.stale.clear()
 
     def write_weights(self):
@@ -341,25 +346,38 @@ class Link:
     def write_iterations(self):
         """Give the optimizer the number of steps taken."""
         if "state" in self.stale:
-            self._optimizer._iterations.assign(self.state.iterations)
+            self.assign_number(self._optimizer._iterations, self.state.iterations)
+
+    def write_results(self):
+        """Give the model's metrics what was last counted."""
+        if self.results:
+            metrics, totals = self.results
+            metrics.publish(totals, self)
+            self.results = None
 
     def write(self):
         """Give the model all of it."""
+        self.write_results()
         self.write_weights()
         if "state" in self.stale:
             self.write_iterations()
             for array, variable in self._slots:
                 self._assign(variable, array.copy())
             if hasattr(self._optimizer, "_u_product"):
-                self._optimizer._u_product.assign(self.state.product)
+                self.assign_number(self._optimizer._u_product, self.state.product)
             self.stale.discard("state")
 
+    def _value(self, variable):
+        return variable.numpy() if self._view is None else self._view(variable)
 
-def _same(view, other):
-    """Whether a variable still has the value that it was seen with before."""
-    if not isinstance(view, np.ndarray) or other is None:
-        return view is other
-    return view.ctypes.data == other.ctypes.data
+    def assign_number(self, variable, number):
+        """Give a variable of the model, its optimizer or its metrics a number."""
+        self._assign(variable, np.array(number, variable.dtype))
+
+
+def _place(view):
+    """What tells one value of a variable from the next."""
+    return view.__array_interface__["data"][0] if isinstance(view, np.ndarray) else id(view)
 
 
 def _access(backend):

@@ -197,10 +197,11 @@ def _warn(error, stacklevel=3):
 
 def _supported(method):
     """A method that is Keras's own while the model is not supported, for which see `_ready`."""
+    trains = method.__name__ in ("fit", "train_on_batch")
 
     @functools.wraps(method)
     def run(self, *arguments, **settings):
-        if self._ready():
+        if self._ready(trains):
             return method(self, *arguments, **settings)
         return getattr(type(self._model), method.__name__)(self._model, *arguments, **settings)
 
@@ -230,12 +231,14 @@ class Accelerated:
         self._workspace = _engine.Workspace(self._plan.network)
         self._known_metrics = {}
 
-    def _ready(self):
-        """Whether the model, as it is compiled now, is one that can be trained here."""
-        if compiled_parts(self._model) == self._plan.compiled:
+    def _ready(self, trains):
+        """Whether the model, as it is compiled now, is one that can be trained, or scored, here."""
+        if compiled_parts(self._model) == self._plan.compiled and (
+            any(self._plan.trained) or not trains
+        ):
             return True
         try:
-            plan = Plan(self._model, self._plan.network.seed)
+            plan = Plan(self._model, self._plan.network.seed, trains)
         except UnsupportedModelError as error:
             if not self._fallback:
                 raise
@@ -349,14 +352,18 @@ class Accelerated:
         source = self._source(x, y, sample_weight, None, batch_size, steps, False)
         callbacks = self._callback_list(callbacks, verbose, source.steps)
         self._link.read_weights()
-        return self._results(source.score(Hooks(self._keras, callbacks, self._link)), return_dict)
+        logs = source.score(Hooks(self._keras, callbacks, self._link))
+        self._link.write_results()
+        return self._results(logs, return_dict)
 
     @_supported
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """`keras.Model.test_on_batch`, by fastdl's kernels."""
         source = Arrays(self, x, y, sample_weight, None, None, False)
         self._link.read_weights()
-        return self._results(source.score(Silent()), return_dict)
+        logs = source.score(Silent())
+        self._link.write_results()
+        return self._results(logs, return_dict)
 
     def _callback_list(self, callbacks, verbose, steps, epochs=1, add_history=False):
         """Keras's list of these callbacks, itself left alone if it is one."""
@@ -478,14 +485,14 @@ class Accelerated:
         dtype = network.parameters.dtype
         for layer in self._plan.before:
             if type(layer) is self._keras.layers.Flatten:
-                inputs = inputs.reshape(len(inputs), -1)
+                inputs = inputs.reshape(len(inputs), math.prod(inputs.shape[1:]))
                 continue
             parts = [
                 self._keras.ops.convert_to_numpy(layer(inputs[start : start + _ROWS].astype(dtype)))
                 for start in range(0, len(inputs), _ROWS)
             ]
             inputs = np.concatenate(parts) if parts else inputs
-        return np.ascontiguousarray(inputs.reshape(len(inputs), -1), dtype)
+        return np.ascontiguousarray(inputs.reshape(len(inputs), network.sizes[0]), dtype)
 
     def _array(self, name, value):
         """An argument as one array, floating-point numbers rounded as Keras rounds them."""
@@ -570,6 +577,7 @@ class Metrics:
 
     def __init__(self, keras, model, plan, targets, weighted):
         self._compiled = compiled = model._compile_metrics
+        self._loss = model._loss_tracker
         self._names, self.counted, self._together = [], True, True
         if compiled is None:
             return
@@ -585,6 +593,14 @@ class Metrics:
         if self.counted:
             with np.errstate(all="ignore"):  # of nothing counted
                 self._names = list(compiled.result())
+
+    def publish(self, totals, link):
+        """Have Keras's metrics hold the same as the logs."""
+        loss, right, rows = totals.tolist()
+        counted = self._compiled.metrics if self._names else ()
+        for metric, total in ((self._loss, loss), *((each, right) for each in counted)):
+            link.assign_number(metric.total, total)
+            link.assign_number(metric.count, rows)
 
     def recorder(self):
         """What takes down predictions for Keras's metrics, or None."""
@@ -704,6 +720,7 @@ class Source:
                 break
         if metrics is not None:
             logs = metrics.logs(totals, recorder)
+            self._link.results = metrics, totals
         if hooks.bar and not hooks.follow("test"):
             hooks.bar.on_test_batch_end(end, logs)
         hooks("on_test_end", logs)
@@ -751,6 +768,7 @@ class Arrays(Source):
                 if self._model.stop_training:
                     break
         logs = metrics.logs(totals[0], recorder)
+        self._link.results = metrics, totals[0]
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(step - 1, logs)
         return logs
@@ -812,6 +830,7 @@ class Batches(Source):
                 break
         if metrics is not None:
             logs = metrics.logs(totals[0], recorder)
+            self._link.results = metrics, totals[0]
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(end, logs)
         return logs
