@@ -459,7 +459,7 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
         .next = &next,
     };
     const int status = run_threads(FN(planar_thread), &job, threads);
-    free(padded);
+    give_back(padded);
     return status;
 }
 

@@ -1732,7 +1732,7 @@ static ptrdiff_t FN(train)(const plan *p) {
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
     const int status = run_threads(FN(train_thread), &e, p->threads);
-    free(scratch);
+    give_back(scratch);
     return status ? -1 : e.done;
 }
 

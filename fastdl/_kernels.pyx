@@ -8,7 +8,6 @@ GIL. Nothing is checked here unless the module was built with FASTDL_DEBUG=1; ca
 cimport numpy as cnp
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
-from libc.stdlib cimport free
 from libc.string cimport memset
 
 import numpy as np
@@ -195,6 +194,7 @@ cdef extern from "_simd.h" nogil:
     Py_ssize_t c_predict_memory(bint wide, const plan* p, Py_ssize_t rows)
     void c_predict_few(bint wide, const plan* p, const void* inputs, char* memory, void* outputs)
     void* scratch_memory(Py_ssize_t bytes)
+    void give_back(void* scratch)
     bint c_count_nonzeros(
         bint wide, const void* inputs, const void* shifts, Py_ssize_t rows, Py_ssize_t columns,
         int threads, int64_t* starts, void* used)
@@ -960,7 +960,7 @@ cdef class Predictor:
             raise MemoryError("no memory for prediction")
 
     def __dealloc__(self):
-        free(self.memory)
+        give_back(self.memory)
 
     def __call__(self, X, out):
         """The outputs for X, in `out` unless that is None; None for what is left to the general way.

@@ -304,7 +304,7 @@ static int FN(infer)(const plan *p, REAL *outputs) {
     }
     FN(inference) all = {p, outputs, memory, bytes, bias};
     const int status = run_threads(FN(infer_thread), &all, p->threads);
-    free(memory);
+    give_back(memory);
     return status;
 }
 

@@ -34,17 +34,43 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Memory that starts on a cache line, for `free`; in huge pages where it fills much of one: in small ones,
- * which lie anywhere, arrays that would fit a core's cache compete for parts of it. */
+/* Memory that starts on a cache line; in huge pages where it fills much of one: in small ones, which lie
+ * anywhere, arrays that would fit a core's cache compete for parts of it. The last such piece that was
+ * given back is kept for the next call: the system zeroes each page that it hands out, for a tenth of a
+ * millisecond. */
+#define SCRATCH_HEAD 64                       /* bytes in front of it, which hold its size */
+#define MOST_KEPT ((ptrdiff_t)16 << 20)
+static _Atomic(void *) kept_scratch;
+
 static void *scratch_memory(ptrdiff_t bytes) {
     const ptrdiff_t page = (ptrdiff_t)1 << 21;
     const int huge = bytes >= page / 4;
-    const ptrdiff_t unit = huge ? page : 64, whole = (bytes + unit - 1) / unit * unit;
-    void *memory = aligned_alloc(unit, whole);
+    const ptrdiff_t unit = huge ? page : 64, whole = (SCRATCH_HEAD + bytes + unit - 1) / unit * unit;
+    char *memory = huge ? atomic_exchange(&kept_scratch, NULL) : NULL;
+    if (memory && *(ptrdiff_t *)memory < whole) {
+        free(memory);
+        memory = NULL;
+    }
+    if (!memory) {
+        memory = aligned_alloc(unit, whole);
+        if (!memory) return NULL;
+        *(ptrdiff_t *)memory = whole;
 #if defined(MADV_HUGEPAGE)
-    if (memory && huge) madvise(memory, whole, MADV_HUGEPAGE);
+        if (huge) madvise(memory, whole, MADV_HUGEPAGE);
 #endif
-    return memory;
+    }
+#if FASTDL_DEBUG
+    memset(memory + SCRATCH_HEAD, 0xFF, bytes); /* NaN, for whoever takes it for zeros */
+#endif
+    return memory + SCRATCH_HEAD;
+}
+
+static void give_back(void *scratch) {
+    if (!scratch) return;
+    char *memory = (char *)scratch - SCRATCH_HEAD;
+    const ptrdiff_t size = *(ptrdiff_t *)memory;
+    if (size >= (ptrdiff_t)1 << 21 && size <= MOST_KEPT) memory = atomic_exchange(&kept_scratch, memory);
+    free(memory);
 }
 
 /* Registers of the widest kind, and how many rows x vectors of the product they hold as sums

@@ -767,7 +767,7 @@ static ptrdiff_t FN(train_thin)(plan *p) {
         done++;
     } while (done < p->steps && seconds() < p->until);
     restore_subnormals(mode);
-    if (scratch != small) free(scratch);
+    if (scratch != small) give_back(scratch);
     return done;
 }
 
