@@ -50,6 +50,7 @@ typedef struct {
     REAL *targets; /* (outputs, stride); of classes, 1 and 0 */
     REAL *labels;  /* (stride,) to count right rows against, or NULL */
     REAL *weights; /* (stride,) of the samples, or NULL */
+    int same, held; /* each step's one block is all of the data in its order; it is there already */
     /* of the batch */
     ptrdiff_t rows;
     REAL scale;      /* of each loss in the batch's */
@@ -598,7 +599,8 @@ static void FN(thin_products)(const FN(thin) *t, const FN(thin_layer) *y, const 
 static void FN(thin_rows)(FN(thin) *t, uint64_t iteration, const int64_t *order, ptrdiff_t first,
                           ptrdiff_t row, ptrdiff_t rows) {
     const ptrdiff_t vectors = (rows + LANES - 1) / LANES;
-    FN(thin_block)(t, order, first, rows);
+    if (!t->held) FN(thin_block)(t, order, first, rows);
+    t->held = t->same;
     FN(thin_forward)(t, iteration, row, vectors);
     FN(thin_losses)(t, rows);
     for (int l = t->p->layers - 1; l >= 0; l--) {
@@ -754,6 +756,8 @@ static ptrdiff_t FN(train_thin)(plan *p) {
     FN(thin_lay_out)(&t, scratch);
     t.sums = (V *)(scratch + arrays);
     t.gradients = (REAL *)(t.sums + padded);
+    t.same = !p->order && p->n <= p->batch && vectors <= most;
+    t.held = 0;
     const float_mode mode = flush_subnormals();
     ptrdiff_t done = 0, step = p->first;
     do {

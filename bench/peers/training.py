@@ -349,6 +349,7 @@ def fastdl_many():
             epochs=epochs,
             batch_size=len(X),
             optimizer=SGD(loops.PLANAR_RATE),
+            shuffle=False,
             verbose=0,
         )
         return np.array([np.concatenate([*map(np.ravel, net.weights)]) for net in networks()])
