@@ -20,8 +20,8 @@ import numpy as np
 # file, and lengths.
 SECTOR = 512
 
-# The numbers of io_setup, io_destroy, io_submit and io_getevents, which the C library doesn't name.
-_CALLS = {"x86_64": (206, 207, 209, 208), "aarch64": (0, 1, 2, 4)}
+# The numbers of io_setup, io_submit and io_getevents, which the C library doesn't name.
+_CALLS = {"x86_64": (206, 209, 208), "aarch64": (0, 2, 4)}
 _READ = 7  # into several places, IOCB_CMD_PREADV
 
 # The most that are under way at once.
@@ -78,6 +78,24 @@ def _system():
     return call
 
 
+# Contexts that nobody uses now, with the process that they are of. To give one back to the system
+# takes tens of milliseconds.
+_spare = []
+
+
+def _context():
+    """A context, a spare one if there is one; None where the system gives none."""
+    call, context = _system(), ctypes.c_ulong(0)
+    while _spare and call:
+        with contextlib.suppress(IndexError):  # another thread was quicker
+            process, spare = _spare.pop()
+            if process == os.getpid():
+                return spare
+    if call is None or call(_CALLS[platform.machine()][0], _DEPTH, ctypes.byref(context)):
+        return None
+    return context
+
+
 def fits(begin, out):
     """Whether a file's bytes from `begin` on can be read directly into a contiguous array.
 
@@ -93,15 +111,10 @@ class Reads:
     """
 
     def __init__(self):
-        self._context = None
+        self._context = _context()
         self._process = os.getpid()
         self._reads = []
         self._edges = np.frombuffer(mmap.mmap(-1, 2 * SECTOR * _DEPTH), np.uint8)
-        call = _system()
-        if call is not None:
-            context = ctypes.c_ulong(0)
-            if call(_CALLS[platform.machine()][0], _DEPTH, ctypes.byref(context)) == 0:
-                self._context = context
 
     def _ours(self):
         """Whether there is a context, and this is not a process that was forked since."""
@@ -133,7 +146,7 @@ class Reads:
                 file = os.open(path, os.O_RDONLY | os.O_DIRECT)
                 try:
                     request = ctypes.c_void_p(ctypes.addressof(read.request(number, file)))
-                    self._call(2, ctypes.c_long(1), ctypes.byref(request))
+                    self._call(1, ctypes.c_long(1), ctypes.byref(request))
                     read.begun = True
                 finally:
                     os.close(file)
@@ -145,7 +158,7 @@ class Reads:
         events = (_Event * max(missing, 1))()
         while missing:
             many = ctypes.c_long(missing)
-            count = self._call(3, many, many, events, None)
+            count = self._call(2, many, many, events, None)
             for event in events[:count]:
                 read = self._reads[event.data]
                 read.begun, filled[event.data] = False, read.end(event.result)
@@ -154,10 +167,10 @@ class Reads:
         return filled
 
     def close(self):
-        """Wait for what is under way, and give all back."""
+        """Wait for what is under way; the context is for others then."""
         if self._ours():
             self.finish()
-            self._call(1)
+            _spare.append((self._process, self._context))
         self._context, self._reads = None, []
 
 

@@ -306,6 +306,22 @@ def test_systems_without_direct_reads_read_as_usual(tmp_path, filled, monkeypatc
     assert not any(filled)
 
 
+def test_contexts_of_direct_reads_are_used_again():
+    from fastdl import _direct
+
+    first, second = _direct.Reads(), _direct.Reads()
+    if first._context is None:
+        pytest.skip("the system has no direct reads")
+    assert first._context.value != second._context.value
+    contexts = [first._context, second._context]
+    first.close()
+    second.close()
+    again = [_direct.Reads(), _direct.Reads()]
+    assert {reads._context.value for reads in again} == {each.value for each in contexts}
+    for reads in again:
+        reads.close()
+
+
 def test_a_disk_that_is_too_slow_is_read_through_the_cache(tmp_path, filled, monkeypatch):
     monkeypatch.setattr("fastdl.blocks._MOST_WAITED", -1.0)
     direct_pieces(tmp_path / "rows.npy")
