@@ -1176,9 +1176,17 @@ def _as_blocks(X, y, sample_weight):
                 raise TypeError(f"{name}: the Blocks hold it")
         return X
     paths = isinstance(X, (str, os.PathLike))
-    if y is None or paths or isinstance(X, np.memmap):
+    if y is None or paths or (isinstance(X, np.memmap) and not _is_of_joblib(X)):
         return Blocks(X, y, sample_weight)
     return None
+
+
+def _is_of_joblib(array):
+    """Whether a numpy.memmap is joblib's copy of an array of the process that started this one.
+
+    Such rows are in memory there, and train here in the same order as there.
+    """
+    return "joblib_memmapping_folder" in str(array.filename)
 
 
 def _per_layer(name, value, hidden, check):

@@ -331,6 +331,20 @@ def test_a_disk_that_is_too_slow_is_read_through_the_cache(tmp_path, filled, mon
 # ---------------------------------------------------------------------------- training and scores
 
 
+def test_what_joblib_maps_into_memory_is_trained_on_as_an_array(tmp_path, monkeypatch):
+    monkeypatch.setattr("fastdl.blocks._BUFFER_BYTES", 1000)
+    monkeypatch.setattr("fastdl.blocks._BLOCK_BYTES", 500)
+    folder = tmp_path / "joblib_memmapping_folder_1_ab_cd"
+    folder.mkdir()
+    weights = []
+    for place in (tmp_path, folder):
+        rows = np.memmap(place / "rows", np.float32, "w+", shape=X.shape)
+        rows[:] = X
+        weights.append([net().fit(rows, Y, verbose=0).history, net().fit(X, Y, verbose=0).history])
+    assert weights[0][0] != weights[0][1]  # read block by block
+    assert weights[1][0] == weights[1][1]
+
+
 def test_validation_and_evaluation_by_blocks():
     network = net()
     blocks = Blocks(X, Y, block_rows=40, buffer_rows=120)
