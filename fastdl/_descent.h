@@ -159,14 +159,6 @@ typedef struct {
     double *costs;   /* (2, blocks) */
 } FN(planar_net);
 
-INLINE REAL FN(v_sum)(V x) {
-    REAL parts[LANES] __attribute__((aligned(64)));
-    AT(parts, 0) = x;
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) parts[i] += parts[i + half];
-    return parts[0];
-}
-
 /* The sums of the lanes of LANES vectors, as the lanes of the first: each round adds halves. */
 INLINE void FN(v_sums)(V *x) {
 #pragma GCC unroll 4
@@ -223,7 +215,7 @@ static void FN(planar_gradients_any)(const FN(planar_job) *job, const FN(planar_
         V sum = {0};
         for (ptrdiff_t i = start; i < stop; i += LANES)
             sum += AT(net->score, o * stride + i) * AT(hidden, i);
-        gradients[(n_x + 1) * h + o * h + j] = FN(v_sum)(sum);
+        gradients[(n_x + 1) * h + o * h + j] = FN(total)(sum);
     }
     for (ptrdiff_t i = start; i < stop; i += LANES) {
         V slope = {0};
@@ -233,12 +225,12 @@ static void FN(planar_gradients_any)(const FN(planar_job) *job, const FN(planar_
         AT(hidden, i) = slope * (1 - a * a); /* the activations are needed no more */
         total += AT(hidden, i);
     }
-    gradients[n_x * h + j] = FN(v_sum)(total);
+    gradients[n_x * h + j] = FN(total)(total);
     for (ptrdiff_t k = 0; k < n_x; k++) {
         V sum = {0};
         for (ptrdiff_t i = start; i < stop; i += LANES)
             sum += AT(hidden, i) * AT(job->inputs, k * stride + i);
-        gradients[j * n_x + k] = FN(v_sum)(sum);
+        gradients[j * n_x + k] = FN(total)(sum);
     }
 }
 
@@ -330,7 +322,7 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
             WITH_VECTORS(to - from, ERROR)
 #undef ERROR
         }
-        gradients[(n_x + 1 + n_y) * h + o] = FN(v_sum)(sum);
+        gradients[(n_x + 1 + n_y) * h + o] = FN(total)(sum);
     }
     ptrdiff_t j = 0;
     if (n_x == 2 && n_y == 1) {

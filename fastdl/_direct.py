@@ -85,15 +85,17 @@ _spare = []
 
 def _context():
     """A context, a spare one if there is one; None where the system gives none."""
-    call, context = _system(), ctypes.c_ulong(0)
-    while _spare and call:
+    call = _system()
+    if call is None:
+        return None
+    while _spare:
         with contextlib.suppress(IndexError):  # another thread was quicker
             process, spare = _spare.pop()
             if process == os.getpid():
                 return spare
-    if call is None or call(_CALLS[platform.machine()][0], _DEPTH, ctypes.byref(context)):
-        return None
-    return context
+    context = ctypes.c_ulong(0)
+    failed = call(_CALLS[platform.machine()][0], _DEPTH, ctypes.byref(context))
+    return None if failed else context
 
 
 def fits(begin, out):

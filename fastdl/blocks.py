@@ -438,11 +438,30 @@ def _concatenated(name, arrays):
 
 # ----------------------------------------------------------------------------- where rows come from
 #
-# A source has `sizes`, the rows of each block, or None; `features`; `restarts`, whether there is
-# more than one pass in it; `rows_of` a block; `begin`, where that lies in its file; `read`, which
-# writes the X of a block to an array, unless given None, and returns its y and sample_weight; and
-# `prefetch`, which has the system read blocks meanwhile where `prefetches` says so. Then `direct`
-# says what can be read without the system's memory.
+# `_Arrays` and `_Parquet` know the `sizes` of their blocks, `_Iterable` none. Each has `features`,
+# and `read`, which writes the X of a block to an array, unless given None, and returns its y and
+# sample_weight.
+
+
+class _Source:
+    """What a source is unless it says otherwise: passes without end, and nothing read ahead."""
+
+    restarts = True
+    prefetches = False
+
+    def rows_of(self, block):
+        """How many rows a block has."""
+        return self.sizes[block]
+
+    def begin(self, block):
+        """Where a block lies in its file."""
+        return 0
+
+    def prefetch(self, blocks):
+        """Have the system read blocks meanwhile, where `prefetches` says so.
+
+        Then `direct` says what can be read without the system's memory.
+        """
 
 
 def _source(X, y, sample_weight, block_rows):
@@ -498,10 +517,8 @@ def _files(name, paths):
     return found
 
 
-class _Arrays:
+class _Arrays(_Source):
     """Arrays and `.npy` files."""
-
-    restarts = True
 
     def __init__(self, X, y, sample_weight, block_rows):
         self._columns = [
@@ -542,9 +559,6 @@ class _Arrays:
             if request:
                 found[block] = request
         return found
-
-    def rows_of(self, block):
-        return self.sizes[block]
 
     def read(self, block, out):
         start, stop = self._blocks[block]
@@ -694,17 +708,8 @@ class _FileRows(NamedTuple):
                 os.posix_fadvise(file.fileno(), begin, length, os.POSIX_FADV_WILLNEED)
 
 
-class _Parquet:
+class _Parquet(_Source):
     """Parquet files, whose row groups are the blocks."""
-
-    restarts = True
-    prefetches = False
-
-    def prefetch(self, blocks):
-        pass
-
-    def begin(self, block):
-        return 0
 
     def __init__(self, files, y, sample_weight, block_rows):
         if block_rows is not None:
@@ -741,9 +746,6 @@ class _Parquet:
             raise ValueError("X: there are no rows of features")
         self.features = _numbers("X", self._table(0), self._features).shape[1]
 
-    def rows_of(self, block):
-        return self.sizes[block]
-
     def read(self, block, out):
         table = self._table(block)
         out[...] = _numbers("X", table, self._features)
@@ -773,17 +775,10 @@ def _numbers(name, table, columns):
     return np.concatenate(arrays, axis=1) if len(arrays) > 1 else arrays[0]
 
 
-class _Iterable:
+class _Iterable(_Source):
     """Blocks as an iterable gives them."""
 
     sizes = None
-    prefetches = False
-
-    def prefetch(self, blocks):
-        pass
-
-    def begin(self, block):
-        return 0
 
     def __init__(self, blocks):
         if not callable(blocks) and not hasattr(blocks, "__iter__"):
