@@ -84,7 +84,7 @@ typedef struct {
     REAL *listed;       /* the same for their values */
     uint32_t *present;  /* (words, inputs) as `view` says */
     REAL *values;       /* planes (inputs, NOTE_ROWS) of sparse data, each thread's together */
-    uint8_t *codes;     /* instead of both, of coded data: planes (inputs, 32), each thread's together */
+    uint8_t *codes;     /* instead of the values, of coded data: planes (inputs, 32), each thread's together */
 } FN(layer);
 
 typedef struct {
@@ -472,21 +472,24 @@ static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
     const FN(layer) *y = e->layer;
     const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
     const FN(view) view = FN(view_inputs)(y, thread, e->p.threads);
+    uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
     if (e->p.table) {
         uint8_t *codes = y->codes + FN(place)(view, e->words * 32, 0, view.first);
         /* Block by block, which stays in the first-level cache: stores that miss it wait for each other. */
         for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
             const FN(range) range = FN(one_block)(y, block);
+            const ptrdiff_t start = range.start - view.first, stop = range.stop - view.first;
             for (ptrdiff_t w = 0; w < e->words; w++)
-                memset(codes + (w * view.stride + range.start - view.first) * 32, 0,
-                       (range.stop - range.start) * 32);
+                memset(codes + (w * view.stride + start) * 32, 0, (stop - start) * 32);
             for (ptrdiff_t b = 0; b < rows; b++)
                 FN(note_codes)(y->spans[block * e->p.batch + b], b, view.first,
                                codes + b / 32 * 32 * view.stride);
+            for (ptrdiff_t w = 0; w < e->words; w++)
+                for (ptrdiff_t i = w * view.stride + start; i < w * view.stride + stop; i++)
+                    present[i] = FN(nonzero_bytes)(codes + i * 32);
         }
         return;
     }
-    uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
     REAL *values = y->values + FN(place)(view, e->words * 32, 0, view.first);
     memset(present, 0, e->words * view.stride * sizeof *present);
     for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
@@ -815,6 +818,9 @@ static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, FN(range) 
                                 y->slope, gradients + b * y->outputs, 1, width);
 }
 
+/* What dropout multiplies by where it leaves a unit. */
+INLINE REAL FN(kept_scale)(const FN(layer) *y) { return y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0; }
+
 #if SINGLE && defined(__AVX512F__)
 #define HAS_FUSED 1
 INLINE FN(view) FN(in_sixteens)(FN(view) view) {
@@ -859,7 +865,7 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
     const ptrdiff_t batch = e->p.batch;
     const FN(view) sixteens = FN(in_sixteens)(view);
     const FN(range) blocks = FN(own_blocks)(next, thread, e->p.threads);
-    const __m512 scale = _mm512_set1_ps(y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0);
+    const __m512 scale = _mm512_set1_ps(FN(kept_scale)(y));
     const __m512i ascending =
         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     uint32_t *present = next->present + FN(place)(view, e->words, 0, view.first);
@@ -911,15 +917,15 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
     }
 }
 
-/* The gradients in the own units' preactivations from those in fed_on. */
-static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
+/* The gradients in some of the own units' preactivations from those in fed_on. */
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows, FN(range) range) {
     const FN(layer) *y = &e->layer[l];
-    const __m512 scale = _mm512_set1_ps(y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0);
-    REAL *gradients = y->gradients + view.first;
-    for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
-        const ptrdiff_t at = FN(place)(view, e->p.batch, b, view.first);
-        for (ptrdiff_t i = 0; i < view.stride; i += 16) {
-            const __mmask16 lanes = FN(lanes_of)(view.stride - i);
+    const __m512 scale = _mm512_set1_ps(FN(kept_scale)(y));
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        const ptrdiff_t at = FN(place)(view, e->p.batch, b, 0);
+        REAL *gradients = y->gradients + b * y->outputs;
+        for (ptrdiff_t i = range.start; i < range.stop; i += 16) {
+            const __mmask16 lanes = FN(lanes_of)(range.stop - i);
             const __mmask16 on =
                 _mm512_mask_cmp_ps_mask(lanes, _mm512_maskz_loadu_ps(lanes, y->fed_on + at + i),
                                         _mm512_setzero_ps(), _CMP_GT_OQ);
@@ -937,10 +943,23 @@ static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t r
 static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
     (void)e, (void)l, (void)view, (void)thread, (void)rows;
 }
-static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
-    (void)e, (void)l, (void)view, (void)rows;
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows, FN(range) range) {
+    (void)e, (void)l, (void)view, (void)rows, (void)range;
 }
 #endif
+
+/* Gradients of listed inputs' weights that wait for the optimizer: the sums of so many inputs, then their
+ * steps. Between them, the step's memory would push the gradients of the outputs out of the first-level
+ * cache. The last of a layer wait until the other threads have been told of the inputs' gradients. */
+typedef struct {
+    const FN(layer) *y;
+    REAL *sums;       /* rows `stride` apart */
+    ptrdiff_t stride;
+    const REAL *shifted; /* what the shifts multiply, or NULL */
+    int number;
+    FN(range) runs[MOST_RUNS]; /* of inputs */
+    REAL room[WAITING_GRADIENTS] __attribute__((aligned(64)));
+} FN(waiting);
 
 /* Rows of weight gradients, so many elements wide, that wait for the optimizer: whole tiles that stay
  * in the second-level cache. */
@@ -949,18 +968,21 @@ INLINE ptrdiff_t FN(waiting_rows)(ptrdiff_t width) {
     return (tiles < 1 ? 1 : tiles > 4 ? 4 : tiles) * TILE_ROWS;
 }
 
-/* A block of layer l with few zeros: the gradients of its inputs, unless they are the data, and the
- * step of its weights. */
+/* The gradients of a block of layer l's inputs with few zeros. */
+static void FN(dense_back)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows, FN(range) range) {
+    const FN(layer) *y = &e->layer[l];
+    FN(blocked_product)(rows, range.stop - range.start, y->outputs, y->gradients, y->outputs, 1,
+                        e->parameters + y->offset + range.start * y->outputs, 1, y->outputs, NULL,
+                        y[-1].back + FN(place)(view, e->p.batch, 0, range.start), view.stride, 1);
+}
+
+/* The step of its weights. */
 static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
     const FN(layer) *y = &e->layer[l];
     const REAL *gradients = y->gradients;
     const ptrdiff_t outputs = y->outputs, panel = TILE_VECTORS * LANES;
     const ptrdiff_t at = FN(place)(view, e->p.batch, 0, range.start);
-    if (l > 0)
-        FN(blocked_product)(rows, range.stop - range.start, outputs, gradients, outputs, 1,
-                            e->parameters + y->offset + range.start * outputs, 1, outputs, NULL,
-                            y[-1].back + at, view.stride, 1);
     /* Rows of weights together, so that the optimizer goes through memory in long runs, and panels of the
      * gradients one after the other: in rows far apart they would fight for a few places in the cache. */
     const ptrdiff_t padded = (outputs + panel - 1) / panel * panel, waiting = FN(waiting_rows)(padded);
@@ -985,13 +1007,13 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
 
 /* For each of `count` inputs: sums (vectors) = its values times the gradients of the outputs, over the
  * rows that have it; and in `back`, unless NULL, its own gradient in these rows: the gradients of the
- * outputs times its weights. `strides`: between rows of present and of back; between rows of values, their
- * planes, and inputs. */
+ * outputs times its weights, times `scale`. `strides`: between words of present; between rows of values,
+ * their planes, and inputs; between rows of back. */
 INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
-                              const uint32_t *present, const REAL *values, const ptrdiff_t strides[4],
+                              const uint32_t *present, const REAL *values, const ptrdiff_t strides[5],
                               const REAL *gradients, ptrdiff_t stride, REAL *sums,
-                              ptrdiff_t sums_stride, const REAL *weights, REAL *back, int add) {
-    const ptrdiff_t view_stride = strides[0], row_stride = strides[1], plane_stride = strides[2];
+                              ptrdiff_t sums_stride, const REAL *weights, REAL *back, REAL scale, int add) {
+    const ptrdiff_t word_stride = strides[0], row_stride = strides[1], plane_stride = strides[2];
     for (ptrdiff_t i = 0; i < count; i++, values += strides[3]) {
         FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
 #pragma GCC unroll 8
@@ -1000,7 +1022,7 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
             if (back) weight[v] = FN(load)(weights + i * stride, v, vectors, last);
         }
         for (ptrdiff_t w = 0; w < words; w++)
-            for (uint32_t bits = present[w * view_stride + i]; bits;) {
+            for (uint32_t bits = present[w * word_stride + i]; bits;) {
                 FN(vector) dots[TOTALS] = {{0}};
                 REAL *places[TOTALS], totals[TOTALS];
                 int found = 0;
@@ -1018,12 +1040,12 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
                     }
                     if (!back) continue;
                     dots[k] = dot[0] + dot[1];
-                    places[k] = back + b * view_stride + i;
+                    places[k] = back + b * strides[4] + i;
                     found = k + 1;
                 }
                 if (!back) continue;
                 FN(totals)(dots, totals);
-                for (int k = 0; k < found; k++) *places[k] = (add ? *places[k] : 0) + totals[k];
+                for (int k = 0; k < found; k++) *places[k] = (add ? *places[k] : 0) + totals[k] * scale;
             }
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + i * sums_stride + v * LANES) = sum[v];
@@ -1035,13 +1057,9 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
 INLINE int FN(occurs)(const FN(engine) *e, FN(view) view, ptrdiff_t at, ptrdiff_t words) {
     const FN(layer) *y = e->layer;
     uint32_t bits = 0;
-    const uint8_t *codes = y->codes + FN(place)(view, e->words * 32, 0, view.first);
-    const uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first);
+    const uint32_t *present = y->present + FN(place)(view, e->words, 0, view.first + at);
     if (e->shifts && e->shifts[view.first + at] != 0) return 1;
-    for (ptrdiff_t w = 0; w < words; w++)
-        bits |= e->p.table
-                    ? FN(nonzero_bytes)(codes + (w * view.stride + at) * 32)
-                    : present[w * view.stride + at];
+    for (ptrdiff_t w = 0; w < words; w++) bits |= present[w * view.stride];
     return bits != 0;
 }
 
@@ -1088,16 +1106,18 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
     }
 }
 
-/* Of coded data: sums (vectors) for each of `count` inputs, whose codes are in `planes` of so many bytes. */
-INLINE void FN(coded_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t planes,
-                             const uint8_t *codes, ptrdiff_t plane, const REAL *table,
-                             const REAL *gradients, ptrdiff_t stride, REAL *sums, ptrdiff_t sums_stride) {
+/* Of coded data: sums (vectors) for each of `count` inputs. `stride_present`: between words of present, and
+ * in rows of 32 between planes of codes. */
+INLINE void FN(coded_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
+                             const uint32_t *present, const uint8_t *codes, ptrdiff_t stride_present,
+                             const REAL *table, const REAL *gradients, ptrdiff_t stride, REAL *sums,
+                             ptrdiff_t sums_stride) {
     for (ptrdiff_t i = 0; i < count; i++, codes += 32, sums += sums_stride) {
         FN(vector) sum[SPARSE_VECTORS] = {{0}};
-        for (ptrdiff_t w = 0; w < planes; w++)
-            for (uint32_t bits = FN(nonzero_bytes)(codes + w * plane); bits; bits &= bits - 1) {
+        for (ptrdiff_t w = 0; w < words; w++)
+            for (uint32_t bits = present[w * stride_present + i]; bits; bits &= bits - 1) {
                 const int b = __builtin_ctz(bits);
-                const REAL value = table[codes[w * plane + b]];
+                const REAL value = table[codes[w * stride_present * 32 + b]];
                 const REAL *row = gradients + (w * 32 + b) * stride;
 #pragma GCC unroll 8
                 for (int v = 0; v < vectors; v++) sum[v] += value * FN(load)(row, v, vectors, last);
@@ -1156,9 +1176,22 @@ INLINE void FN(add_shifts)(const FN(engine) *e, FN(range) run, const REAL *total
     }
 }
 
-/* The same as dense_step, for a block that is listed. */
+/* The steps of the weights whose gradients wait. */
+static void FN(use_waiting)(const FN(engine) *e, const FN(rule) *rule, FN(waiting) *w) {
+    REAL *sums = w->sums;
+    for (int r = 0; r < w->number; r++) {
+        const ptrdiff_t count = w->runs[r].stop - w->runs[r].start;
+        if (w->shifted) FN(add_shifts)(e, w->runs[r], w->shifted, sums, w->stride);
+        FN(use_weights)(e, rule, w->y, w->runs[r].start, count, sums, w->stride);
+        sums += count * w->stride;
+    }
+    w->number = 0;
+}
+
+/* A block of layer l's inputs that is listed: their gradients, unless they are the data, and the step of
+ * their weights, of which the last part is left waiting. */
 static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
-                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
+                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range, FN(waiting) *w) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t outputs = y->outputs, padded = (outputs + LANES - 1) / LANES * LANES;
     const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
@@ -1166,30 +1199,34 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const uint8_t *codes =
         coded ? y->codes + FN(place)(view, e->words * 32, 0, view.first) + (range.start - view.first) * 32
               : NULL;
-    const uint32_t *present = coded ? NULL : y->present + FN(place)(view, e->words, 0, range.start);
+    const uint32_t *present = y->present + FN(place)(view, e->words, 0, range.start);
     const REAL *values = coded ? NULL
                          : l   ? inputs + FN(place)(view, batch, 0, range.start)
                                : y->values + FN(place)(view, e->words * 32, 0, view.first) +
                                    (range.start - view.first) * NOTE_ROWS;
     const REAL *gradients = y->gradients;
-    const REAL *total = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
-    REAL *back = l ? y[-1].back + FN(place)(view, batch, 0, range.start) : NULL;
-    const ptrdiff_t strides[4] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
-                                  l ? 1 : NOTE_ROWS};
-    REAL waiting[WAITING_GRADIENTS] __attribute__((aligned(64)));
-    REAL *sums = padded <= WAITING_GRADIENTS ? waiting : e->sums + thread * e->most_sums;
+    FN(use_waiting)(e, rule, w);
+    w->y = y;
+    w->stride = padded;
+    w->sums = padded <= WAITING_GRADIENTS ? w->room : e->sums + thread * e->most_sums;
+    w->shifted = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
+    /* What ReLU and dropout let pass is what is listed. */
+    const int direct = l && y[-1].fused;
+    REAL *back = direct ? y[-1].gradients + range.start
+                 : l    ? y[-1].back + FN(place)(view, batch, 0, range.start)
+                        : NULL;
+    const REAL scale = direct ? FN(kept_scale)(&y[-1]) : 1;
+    const ptrdiff_t strides[5] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
+                                  l ? 1 : NOTE_ROWS, direct ? y->inputs : view.stride};
     const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
-    for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * view.stride, 0, width * sizeof(REAL));
+    for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * strides[4], 0, width * sizeof(REAL));
     ptrdiff_t live = 0;
     for (FN(range) run = {range.start, range.start}; run.stop < range.stop;) {
-        /* The sums of so many inputs, then their steps: between them, the step's memory would push the
-         * gradients of the outputs out of the first-level cache. */
-        FN(range) runs[MOST_RUNS];
-        int number = 0;
-        for (ptrdiff_t held = 0; number < MOST_RUNS && held < most; held += run.stop - run.start) {
+        FN(use_waiting)(e, rule, w);
+        for (ptrdiff_t held = 0; w->number < MOST_RUNS && held < most; held += run.stop - run.start) {
             run = FN(next_run)(e, l, view, words, (FN(range)){run.stop, range.stop}, most - held, &live);
             if (run.start == range.stop) break;
-            runs[number++] = run;
+            w->runs[w->number++] = run;
             const ptrdiff_t at = run.start - range.start, count = run.stop - run.start;
             const REAL *weights = e->parameters + y->offset + run.start * outputs;
             for (ptrdiff_t j = 0; j < outputs; j += SPARSE_VECTORS * LANES) {
@@ -1197,14 +1234,14 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                 const int vectors =
                     left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
                 const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
-                REAL *target = sums + held * padded + j;
+                REAL *target = w->sums + held * padded + j;
 #define LISTED_INPUTS_(number, last, back)                                                         \
     FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[3], strides,  \
-                      gradients + j, outputs, target, padded, weights + j, back, j > 0)
+                      gradients + j, outputs, target, padded, weights + j, back, scale, j > 0)
 #define LISTED_INPUTS(number)                                                     \
     if (codes)                                                                   \
-        FN(coded_inputs)(number, last, count, words, codes + at * 32, view.stride * 32, e->p.table,  \
-                         gradients + j, outputs, target, padded);                                  \
+        FN(coded_inputs)(number, last, count, words, present + at, codes + at * 32, view.stride,      \
+                         e->p.table, gradients + j, outputs, target, padded);                      \
     else if (!back)                                                             \
         LISTED_INPUTS_(number, last, NULL);                                       \
     else if (last == LANES)                                                     \
@@ -1213,13 +1250,6 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
         LISTED_INPUTS_(number, last, back + at)
                 WITH_VECTORS(vectors, LISTED_INPUTS)
             }
-        }
-        REAL *held = sums;
-        for (int r = 0; r < number; r++) {
-            const ptrdiff_t count = runs[r].stop - runs[r].start;
-            if (total) FN(add_shifts)(e, runs[r], total, held, padded);
-            FN(use_weights)(e, rule, y, runs[r].start, count, held, padded);
-            held += count * padded;
         }
     }
 }
@@ -1413,7 +1443,6 @@ static void FN(take_inputs)(const FN(engine) *e, const int64_t *order, ptrdiff_t
         const FN(range) blocks = FN(own_blocks)(y, thread, threads);
         FN(find_spans)(e, order, start, rows, blocks,
                        y->in_parts ? NULL : y->whole + thread * e->p.batch);
-        FN(fetch_ahead)(e, blocks);
         FN(note_inputs)(e, rows, thread);
     } else if (y->in_parts) {
         FN(gather_inputs)(e, order, start, FN(view_inputs)(y, thread, threads), all_rows,
@@ -1446,21 +1475,25 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
             const FN(range) blocks = FN(own_blocks)(y, thread, threads);
             for (ptrdiff_t block = blocks.start; block < blocks.stop; block += threads <= 2 ? 2 : 1)
                 FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
+            arrive(e->meeting, thread);
+            if (!l && y->lists) FN(fetch_ahead)(e, blocks);
             if (!y->fused)
                 FN(draw_factors)(e, l, view, row, column);
             else if (y->factors)
                 FN(draw_kept)(e, l, view, rows);
-            meet(e->meeting, thread);
+            await(e->meeting, thread);
             FN(add_parts)(e, l, FN(bias_of)(e, l, thread, column), view, row, column);
             if (y->fused) {
                 FN(fused_forward)(e, l, view, thread, rows);
                 continue;
             }
         } else {
-            meet(e->meeting, thread);
+            arrive(e->meeting, thread);
+            if (!l && y->lists) FN(fetch_ahead)(e, FN(own_blocks)(y, thread, threads));
+            FN(draw_factors)(e, l, view, row, column);
+            await(e->meeting, thread);
             FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch,
                               FN(bias_of)(e, l, thread, column), view, row, column);
-            FN(draw_factors)(e, l, view, row, column);
         }
         FN(activate)(e, l, view, row, column);
         if (l == last) break;
@@ -1469,8 +1502,20 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
     }
 }
 
+/* The blocks from `start` on, before `stop`, that are alike, and together take one pass: whether it is that
+ * of lists. */
+static int FN(alike_blocks)(const FN(engine) *e, int l, ptrdiff_t rows, ptrdiff_t start, ptrdiff_t stop,
+                            FN(range) *alike) {
+    const int listed = FN(is_listed)(e, l, start, rows);
+    *alike = (FN(range)){start, start + 1};
+    while (alike->stop < stop && FN(is_listed)(e, l, alike->stop, rows) == listed) alike->stop++;
+    return listed;
+}
+
 static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t rows, int thread) {
     const int threads = e->p.threads, last = e->p.layers - 1;
+    FN(waiting) waiting;
+    waiting.number = 0;
     for (int l = last; l >= 0; l--) {
         const FN(layer) *y = &e->layer[l];
         const FN(range) blocks = FN(own_blocks)(y, thread, threads);
@@ -1479,33 +1524,34 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         const REAL *inputs = l ? y[-1].fed_on : e->batch_inputs;
         for (ptrdiff_t b = 0; l && y->in_parts && threads > 1 && b < rows; b++)
             FN(claim)(y[-1].gradients + b * y->inputs + own.start, (own.stop - own.start) * sizeof(REAL));
-        /* Blocks of one kind that follow each other go together. */
-        for (ptrdiff_t block = blocks.start, stop; block < blocks.stop; block = stop) {
-            const int listed = FN(is_listed)(e, l, block, rows);
-            for (stop = block + 1; stop < blocks.stop && FN(is_listed)(e, l, stop, rows) == listed; stop++)
-                ;
-            const FN(range) range = FN(block_inputs)(y, (FN(range)){block, stop});
-            if (listed)
-                FN(listed_step)(e, rule, l, inputs, view, thread, rows, range);
-            else
-                FN(dense_step)(e, rule, l, inputs, view, thread, rows, range);
+        FN(range) alike;
+        for (ptrdiff_t block = blocks.start; block < blocks.stop; block = alike.stop) {
+            const int listed = FN(alike_blocks)(e, l, rows, block, blocks.stop, &alike);
+            const FN(range) range = FN(block_inputs)(y, alike);
+            if (listed) {
+                FN(listed_step)(e, rule, l, inputs, view, thread, rows, range, &waiting);
+            } else if (l) {
+                FN(dense_back)(e, l, view, rows, range);
+                if (y[-1].fused) FN(fused_backward)(e, l - 1, view, rows, range);
+            }
         }
+        const int own_units = l && !y[-1].whole_rows;
+        if (own_units && !y[-1].fused)
+            FN(deactivate)(e, l - 1, view, all_rows, own);
+        if (l) arrive(e->meeting, thread);
+        FN(use_waiting)(e, rule, &waiting);
+        for (ptrdiff_t block = blocks.start; block < blocks.stop; block = alike.stop)
+            if (!FN(alike_blocks)(e, l, rows, block, blocks.stop, &alike))
+                FN(dense_step)(e, rule, l, inputs, view, thread, rows, FN(block_inputs)(y, alike));
         /* A bias belongs to who adds it. */
         const int by_rows = l == last || y->whole_rows;
         if (!by_rows)
             FN(update_bias)(e, rule, l, rows, FN(own_inputs)(y + 1, thread, threads));
         else if (thread == 0)
             FN(update_bias)(e, rule, l, rows, (FN(range)){0, y->outputs});
-        if (l == 0) break;
-        if (y[-1].whole_rows) {
-            meet(e->meeting, thread);
-            FN(deactivate)(e, l - 1, view, FN(share)(rows, ROW_BLOCK, thread, threads),
-                           (FN(range)){0, y->inputs});
-        } else if (y[-1].fused) {
-            FN(fused_backward)(e, l - 1, view, rows);
-        } else {
-            FN(deactivate)(e, l - 1, view, all_rows, own);
-        }
+        if (l) await(e->meeting, thread);
+        if (!l || own_units) continue;
+        FN(deactivate)(e, l - 1, view, FN(share)(rows, ROW_BLOCK, thread, threads), (FN(range)){0, y->inputs});
         meet(e->meeting, thread);
     }
 }
@@ -1608,10 +1654,8 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         y->gradients = FN(carve)(&scratch, &used, batch * y->outputs * real);
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {
-            if (!l && e->p.table)
-                y->codes = FN(carve)(&scratch, &used, e->words * 32 * y->inputs + apart);
-            else
-                y->present = FN(carve)(&scratch, &used, (e->words * y->inputs + apart) * sizeof *y->present);
+            y->present = FN(carve)(&scratch, &used, (e->words * y->inputs + apart) * sizeof *y->present);
+            if (!l && e->p.table) y->codes = FN(carve)(&scratch, &used, e->words * 32 * y->inputs + apart);
             if (l) y->columns = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * sizeof *y->columns);
             if (l) y->listed = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * real);
             if (!l && !e->p.table)

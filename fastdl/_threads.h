@@ -66,13 +66,21 @@ static inline void sleep_on(atomic_int *word, int value) {
 }
 #endif
 
-/* Returns when all threads have called it; what they wrote before is then seen by all. */
-static inline void meet(barrier *b, int thread) {
-    if (b->threads == 1) return;
+/* Tells the other threads that this one has come, and what it wrote before. Between this and `await` it may
+ * do what none of them needs, while its news cross to the other cores. */
+static inline void arrive(barrier *b, int thread) {
     atomic_int *own = &b->arrivals[thread].meetings;
     const int now = atomic_load_explicit(own, memory_order_relaxed) + 1;
-    /* In one order with the other thread's look at it: who goes to sleep is seen, or sees this. */
-    atomic_store(own, now);
+    atomic_store_explicit(own, now, memory_order_release);
+}
+
+/* Returns when all threads have arrived; what they wrote before is then seen. */
+static inline void await(barrier *b, int thread) {
+    if (b->threads == 1) return;
+    atomic_int *own = &b->arrivals[thread].meetings;
+    const int now = atomic_load_explicit(own, memory_order_relaxed);
+    /* In one order with the other threads' look at it: who goes to sleep is seen, or sees the arrival. */
+    atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load(&b->sleepers)) wake(own);
     for (int t = 0; t < b->threads; t++) {
         atomic_int *other = &b->arrivals[t].meetings;
@@ -89,6 +97,11 @@ static inline void meet(barrier *b, int thread) {
             }
         }
     }
+}
+
+static inline void meet(barrier *b, int thread) {
+    arrive(b, thread);
+    await(b, thread);
 }
 
 typedef struct {
