@@ -1024,8 +1024,10 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
         for (ptrdiff_t w = 0; w < words; w++)
             for (uint32_t bits = present[w * word_stride + i]; bits;) {
                 FN(vector) dots[TOTALS] = {{0}};
-                REAL *places[TOTALS], totals[TOTALS];
-                int found = 0;
+                REAL totals[TOTALS], nowhere = 0;
+                /* volatile: of stores to several places GCC 12 makes one that scatters, which is slower */
+                volatile REAL *places[TOTALS];
+                for (int k = 0; k < TOTALS; k++) places[k] = &nowhere;
 #pragma GCC unroll 4
                 for (int k = 0; k < TOTALS && bits; k++, bits &= bits - 1) {
                     const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
@@ -1041,11 +1043,10 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
                     if (!back) continue;
                     dots[k] = dot[0] + dot[1];
                     places[k] = back + b * strides[4] + i;
-                    found = k + 1;
                 }
                 if (!back) continue;
                 FN(totals)(dots, totals);
-                for (int k = 0; k < found; k++) *places[k] = (add ? *places[k] : 0) + totals[k] * scale;
+                for (int k = 0; k < TOTALS; k++) *places[k] = (add ? *places[k] : 0) + totals[k] * scale;
             }
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + i * sums_stride + v * LANES) = sum[v];
