@@ -1006,23 +1006,21 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
 }
 
 /* For each of `count` inputs: sums (vectors) = its values times the gradients of the outputs, over the
- * rows that have it; and in `back`, unless NULL, its own gradient in these rows: the gradients of the
- * outputs times its weights, times `scale`. `strides`: between words of present; between rows of values,
- * their planes, and inputs; between rows of back. */
+ * rows that have it; and in `back` its own gradient in these rows, the gradients of the outputs times its
+ * weights, times `scale`. `stride`: between rows of values, as between words of present. */
 INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
-                              const uint32_t *present, const REAL *values, const ptrdiff_t strides[5],
-                              const REAL *gradients, ptrdiff_t stride, REAL *sums,
-                              ptrdiff_t sums_stride, const REAL *weights, REAL *back, REAL scale, int add) {
-    const ptrdiff_t word_stride = strides[0], row_stride = strides[1], plane_stride = strides[2];
-    for (ptrdiff_t i = 0; i < count; i++, values += strides[3]) {
+                              const uint32_t *present, const REAL *values, ptrdiff_t stride,
+                              const REAL *gradients, ptrdiff_t outputs, REAL *sums, ptrdiff_t sums_stride,
+                              const REAL *weights, REAL *back, ptrdiff_t back_stride, REAL scale, int add) {
+    for (ptrdiff_t i = 0; i < count; i++, weights += outputs) {
         FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) {
             sum[v] = (FN(vector)){0};
-            if (back) weight[v] = FN(load)(weights + i * stride, v, vectors, last);
+            weight[v] = FN(load)(weights, v, vectors, last);
         }
         for (ptrdiff_t w = 0; w < words; w++)
-            for (uint32_t bits = present[w * word_stride + i]; bits;) {
+            for (uint32_t bits = present[w * stride + i]; bits;) {
                 FN(vector) dots[TOTALS] = {{0}};
                 REAL totals[TOTALS], nowhere = 0;
                 /* volatile: of stores to several places GCC 12 makes one that scatters, which is slower */
@@ -1031,25 +1029,44 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
 #pragma GCC unroll 4
                 for (int k = 0; k < TOTALS && bits; k++, bits &= bits - 1) {
                     const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
-                    const REAL value = values[b / NOTE_ROWS * plane_stride + b % NOTE_ROWS * row_stride];
-                    const REAL *row = gradients + b * stride;
+                    const REAL value = values[b * stride + i], *row = gradients + b * outputs;
                     FN(vector) dot[2] = {{0}, {0}};
 #pragma GCC unroll 8
                     for (int v = 0; v < vectors; v++) {
                         const FN(vector) gradient = FN(load)(row, v, vectors, last);
                         sum[v] += value * gradient;
-                        if (back) dot[v % 2] += weight[v] * gradient;
+                        dot[v % 2] += weight[v] * gradient;
                     }
-                    if (!back) continue;
                     dots[k] = dot[0] + dot[1];
-                    places[k] = back + b * strides[4] + i;
+                    places[k] = back + b * back_stride + i;
                 }
-                if (!back) continue;
                 FN(totals)(dots, totals);
                 for (int k = 0; k < TOTALS; k++) *places[k] = (add ? *places[k] : 0) + totals[k] * scale;
             }
 #pragma GCC unroll 8
         for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + i * sums_stride + v * LANES) = sum[v];
+    }
+}
+
+/* The sums of inputs of the data, whose values stand in planes of NOTE_ROWS rows, or their codes in planes
+ * of 32. `stride`: inputs in a plane, and words from one to the next of present. */
+INLINE void FN(data_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
+                            const uint32_t *present, const REAL *values, const uint8_t *codes,
+                            const REAL *table, ptrdiff_t stride, const REAL *gradients, ptrdiff_t outputs,
+                            REAL *sums, ptrdiff_t sums_stride) {
+    for (ptrdiff_t i = 0; i < count; i++, sums += sums_stride) {
+        FN(vector) sum[SPARSE_VECTORS] = {{0}};
+        for (ptrdiff_t w = 0; w < words; w++)
+            for (uint32_t bits = present[w * stride + i]; bits; bits &= bits - 1) {
+                const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
+                const REAL value = codes ? table[codes[(w * stride + i) * 32 + b % 32]]
+                                         : values[(b / NOTE_ROWS * stride + i) * NOTE_ROWS + b % NOTE_ROWS];
+                const REAL *row = gradients + b * outputs;
+#pragma GCC unroll 8
+                for (int v = 0; v < vectors; v++) sum[v] += value * FN(load)(row, v, vectors, last);
+            }
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + v * LANES) = sum[v];
     }
 }
 
@@ -1104,27 +1121,6 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
         else
             FN(idle)(rule, rates, start, stop, arrays[0] + at, first, second, y->outputs);
         e->taken[late[k]] = stop;
-    }
-}
-
-/* Of coded data: sums (vectors) for each of `count` inputs. `stride_present`: between words of present, and
- * in rows of 32 between planes of codes. */
-INLINE void FN(coded_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
-                             const uint32_t *present, const uint8_t *codes, ptrdiff_t stride_present,
-                             const REAL *table, const REAL *gradients, ptrdiff_t stride, REAL *sums,
-                             ptrdiff_t sums_stride) {
-    for (ptrdiff_t i = 0; i < count; i++, codes += 32, sums += sums_stride) {
-        FN(vector) sum[SPARSE_VECTORS] = {{0}};
-        for (ptrdiff_t w = 0; w < words; w++)
-            for (uint32_t bits = present[w * stride_present + i]; bits; bits &= bits - 1) {
-                const int b = __builtin_ctz(bits);
-                const REAL value = table[codes[w * stride_present * 32 + b]];
-                const REAL *row = gradients + (w * 32 + b) * stride;
-#pragma GCC unroll 8
-                for (int v = 0; v < vectors; v++) sum[v] += value * FN(load)(row, v, vectors, last);
-            }
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + v * LANES) = sum[v];
     }
 }
 
@@ -1196,15 +1192,13 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t outputs = y->outputs, padded = (outputs + LANES - 1) / LANES * LANES;
     const ptrdiff_t batch = e->p.batch, words = (rows + 31) / 32, width = range.stop - range.start;
-    const int coded = !l && e->p.table;
-    const uint8_t *codes =
-        coded ? y->codes + FN(place)(view, e->words * 32, 0, view.first) + (range.start - view.first) * 32
-              : NULL;
     const uint32_t *present = y->present + FN(place)(view, e->words, 0, range.start);
-    const REAL *values = coded ? NULL
-                         : l   ? inputs + FN(place)(view, batch, 0, range.start)
-                               : y->values + FN(place)(view, e->words * 32, 0, view.first) +
-                                   (range.start - view.first) * NOTE_ROWS;
+    /* the data's first plane */
+    const ptrdiff_t plane = FN(place)(view, e->words * 32, 0, view.first), before = range.start - view.first;
+    const uint8_t *codes = !l && e->p.table ? y->codes + plane + before * 32 : NULL;
+    const REAL *values = l       ? inputs + FN(place)(view, batch, 0, range.start)
+                         : codes ? NULL
+                                 : y->values + plane + before * NOTE_ROWS;
     const REAL *gradients = y->gradients;
     FN(use_waiting)(e, rule, w);
     w->y = y;
@@ -1217,10 +1211,9 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                  : l    ? y[-1].back + FN(place)(view, batch, 0, range.start)
                         : NULL;
     const REAL scale = direct ? FN(kept_scale)(&y[-1]) : 1;
-    const ptrdiff_t strides[5] = {view.stride, l ? view.stride : 1, NOTE_ROWS * view.stride,
-                                  l ? 1 : NOTE_ROWS, direct ? y->inputs : view.stride};
+    const ptrdiff_t back_stride = direct ? y->inputs : view.stride;
     const ptrdiff_t most = padded <= WAITING_GRADIENTS ? WAITING_GRADIENTS / padded : 1;
-    for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * strides[4], 0, width * sizeof(REAL));
+    for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * back_stride, 0, width * sizeof(REAL));
     ptrdiff_t live = 0;
     for (FN(range) run = {range.start, range.start}; run.stop < range.stop;) {
         FN(use_waiting)(e, rule, w);
@@ -1236,19 +1229,21 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                     left > SPARSE_VECTORS * LANES ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
                 const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
                 REAL *target = w->sums + held * padded + j;
-#define LISTED_INPUTS_(number, last, back)                                                         \
-    FN(listed_inputs)(number, last, count, words, present + at, values + at * strides[3], strides,  \
-                      gradients + j, outputs, target, padded, weights + j, back, scale, j > 0)
-#define LISTED_INPUTS(number)                                                     \
-    if (codes)                                                                   \
-        FN(coded_inputs)(number, last, count, words, present + at, codes + at * 32, view.stride,      \
-                         e->p.table, gradients + j, outputs, target, padded);                      \
-    else if (!back)                                                             \
-        LISTED_INPUTS_(number, last, NULL);                                       \
-    else if (last == LANES)                                                     \
-        LISTED_INPUTS_(number, LANES, back + at);                                 \
-    else                                                                        \
-        LISTED_INPUTS_(number, last, back + at)
+#define LISTED_INPUTS_(number, last)                                                                 \
+    FN(listed_inputs)(number, last, count, words, present + at, values + at, view.stride, gradients + j, \
+                      outputs, target, padded, weights + j, back + at, back_stride, scale, j > 0)
+#define DATA_INPUTS(number, values, codes)                                                            \
+    FN(data_inputs)(number, last, count, words, present + at, values, codes, e->p.table, view.stride,  \
+                    gradients + j, outputs, target, padded)
+#define LISTED_INPUTS(number)                               \
+    if (codes)                                             \
+        DATA_INPUTS(number, NULL, codes + at * 32);         \
+    else if (!l)                                           \
+        DATA_INPUTS(number, values + at * NOTE_ROWS, NULL); \
+    else if (last == LANES)                               \
+        LISTED_INPUTS_(number, LANES);                      \
+    else                                                  \
+        LISTED_INPUTS_(number, last)
                 WITH_VECTORS(vectors, LISTED_INPUTS)
             }
         }
@@ -1800,3 +1795,4 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef WITH_VECTORS
 #undef LISTED_INPUTS
 #undef LISTED_INPUTS_
+#undef DATA_INPUTS
