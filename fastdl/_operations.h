@@ -497,12 +497,28 @@ INLINE __m512 FN(half_inverse_root)(__m512 x, __m512 twice_epsilon) {
     const __m512 divisor = _mm512_add_ps(twice, twice_epsilon), inverse = _mm512_rcp14_ps(divisor);
     return _mm512_mul_ps(inverse, _mm512_fnmadd_ps(divisor, inverse, _mm512_set1_ps(2)));
 }
+#elif defined(__AVX512F__)
+/* The same with two Newton steps each. */
+INLINE __m512d FN(half_inverse_root)(__m512d x, __m512d twice_epsilon) {
+    const __m512d y = _mm512_rsqrt14_pd(_mm512_add_pd(x, _mm512_set1_pd(0x1p-1022)));
+    const __m512d half = _mm512_set1_pd(0.5), one = _mm512_set1_pd(1);
+    const __m512d root = _mm512_mul_pd(x, y), side = _mm512_mul_pd(y, half);
+    const __m512d error = _mm512_fnmadd_pd(root, side, half);
+    const __m512d better = _mm512_fmadd_pd(root, error, root), sides = _mm512_fmadd_pd(y, error, y);
+    const __m512d twice =
+        _mm512_fmadd_pd(_mm512_fnmadd_pd(better, better, x), sides, _mm512_add_pd(better, better));
+    const __m512d divisor = _mm512_add_pd(twice, twice_epsilon), first = _mm512_rcp14_pd(divisor);
+    const __m512d inverse = _mm512_fmadd_pd(first, _mm512_fnmadd_pd(divisor, first, one), first);
+    return _mm512_fmadd_pd(inverse, _mm512_fnmadd_pd(divisor, inverse, one), inverse);
+}
 #endif
 
 /* v / (sqrt(s) + epsilon), for the slots' second moments. */
 INLINE FN(vector) FN(over_root)(FN(vector) v, FN(vector) s, REAL epsilon) {
 #if SINGLE && defined(__AVX512F__)
     return (2 * v) * (FN(vector))FN(half_inverse_root)((__m512)s, _mm512_set1_ps(2 * epsilon));
+#elif defined(__AVX512F__)
+    return (2 * v) * (FN(vector))FN(half_inverse_root)((__m512d)s, _mm512_set1_pd(2 * epsilon));
 #else
     FN(vector) quotient;
 #pragma omp simd
