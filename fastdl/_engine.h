@@ -68,6 +68,7 @@ typedef struct {
     double slope;       /* of the activation */
     double dropout;     /* rate after it */
     ptrdiff_t offset;   /* of weights (inputs, outputs) in the flat arrays; bias (outputs,) follows */
+    ptrdiff_t row;      /* the first of its rows of weights, of all layers' */
     /* Each (batch, outputs), as `view` says. */
     REAL *preactivated; /* what the activation took, or the same as activated */
     REAL *activated;    /* the activation's result */
@@ -122,9 +123,10 @@ typedef struct {
     REAL *rates;           /* (threads, MOST_IDLE) of those steps */
     int32_t *late;         /* (inputs,) which rows have to catch up */
     int waiting;           /* how many steps */
-    /* Of each row's penalties in these steps, and of the steps' other losses and rows of data. NULL without
-     * penalties. */
-    REAL *row_penalties; /* (inputs, MOST_IDLE_PENALISED) */
+    /* The penalties of each row of weights, of all layers, in these steps, and the steps' other losses and rows
+     * of data. NULL without penalties. */
+    ptrdiff_t weight_rows;
+    REAL *row_penalties; /* (MOST_IDLE_PENALISED, weight_rows) */
     double *step_losses; /* (MOST_IDLE_PENALISED,) */
     ptrdiff_t *step_rows;
 } FN(engine);
@@ -778,22 +780,22 @@ INLINE void FN(use)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t at, con
               e->slots[1] ? e->slots[1] + at : NULL, n);
 }
 
-/* The same for rows of weights, which are penalised. (A few rows at a time, which the optimizer then finds
- * in the first-level cache: 140 microseconds for 137.) */
+/* The same for rows of weights, which are penalised. */
 INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(layer) *y, ptrdiff_t row,
                             ptrdiff_t rows, REAL *gradients) {
     const ptrdiff_t at = y->offset + row * y->outputs, n = rows * y->outputs;
     const REAL l1 = (REAL)e->p.l1, l2 = (REAL)e->p.l2;
-    if (y == e->layer && e->row_penalties)
-        for (ptrdiff_t p = 0; p < rows; p++)
-            for (ptrdiff_t o = 0; o < y->outputs; o += SUM_PART)
-                e->row_penalties[(row + p) * MOST_IDLE_PENALISED + e->waiting] +=
-                    FN(penalise)(e->parameters + at + p * y->outputs + o, l1, l2,
-                                 gradients + p * y->outputs + o,
-                                 y->outputs - o < SUM_PART ? y->outputs - o : SUM_PART);
-    else if (e->p.l1 != 0 || e->p.l2 != 0)
+    if (l1 == 0 && l2 == 0) {
+        FN(use)(e, rule, at, gradients, n);
+    } else if (e->gradients) {
         FN(penalise)(e->parameters + at, l1, l2, gradients, n);
-    FN(use)(e, rule, at, gradients, n);
+        FN(use)(e, rule, at, gradients, n);
+    } else {
+        REAL *penalties =
+            e->row_penalties ? e->row_penalties + e->waiting * e->weight_rows + y->row + row : NULL;
+        FN(apply_penalised)(rule, e->parameters + at, gradients, e->slots[0] ? e->slots[0] + at : NULL,
+                            e->slots[1] ? e->slots[1] + at : NULL, rows, y->outputs, l1, l2, penalties);
+    }
 }
 
 /* Gradients in layer l's preactivations from those in what the next layer was fed. */
@@ -1115,7 +1117,7 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
         if (e->row_penalties)
             FN(idle_penalised)(rule, rates, start, stop, arrays[0] + at, first, second, y->outputs,
                                (REAL)e->p.l1, (REAL)e->p.l2,
-                               e->row_penalties + late[k] * MOST_IDLE_PENALISED);
+                               e->row_penalties + late[k], e->weight_rows);
         else
             FN(idle)(rule, rates, start, stop, arrays[0] + at, first, second, y->outputs);
         e->taken[late[k]] = stop;
@@ -1292,8 +1294,7 @@ static double FN(squares_of)(const REAL *values, ptrdiff_t n) {
     return squares;
 }
 
-/* Penalty of each block of weights, or sum of squares of each block of gradients. The first layer's rows
- * that wait have their penalties elsewhere. */
+/* Penalty of each block of weights, or sum of squares of each block of gradients. */
 static void FN(sum_blocks)(const FN(engine) *e, int thread, int penalties) {
     ptrdiff_t block = 0;
     for (int a = 0; a < 2 * e->p.layers; a++) { /* weights, bias, weights, bias, ... */
@@ -1306,9 +1307,8 @@ static void FN(sum_blocks)(const FN(engine) *e, int thread, int penalties) {
         for (ptrdiff_t b = own.start; b < own.stop; b++) {
             const ptrdiff_t start = b * SUM_BLOCK, at = offset + start;
             const ptrdiff_t n = size - start < SUM_BLOCK ? size - start : SUM_BLOCK;
-            const int none = a % 2 || (!a && e->row_penalties);
             e->block_sums[block + b] = !penalties ? FN(squares_of)(e->gradients + at, n)
-                                       : none     ? 0
+                                       : a % 2    ? 0
                                                   : FN(penalties_of)(e, e->parameters + at, n);
         }
         block += blocks;
@@ -1371,7 +1371,7 @@ static void FN(add_up)(const FN(engine) *e, ptrdiff_t rows, int waiting) {
         loss += e->block_losses[b / ROW_BLOCK];
         right += e->block_right[b / ROW_BLOCK];
     }
-    if (e->p.l1 != 0 || e->p.l2 != 0)
+    if ((e->p.l1 != 0 || e->p.l2 != 0) && !e->row_penalties)
         for (ptrdiff_t block = 0; block < e->blocks; block++) loss += e->block_sums[block];
     e->p.totals[1] += right;
     e->p.totals[2] += rows;
@@ -1385,14 +1385,14 @@ static void FN(add_up)(const FN(engine) *e, ptrdiff_t rows, int waiting) {
 
 /* The losses of the steps that rows waited for to the total, once all have caught up. */
 static void FN(add_up_waiting)(const FN(engine) *e, int steps) {
-    double penalties[MOST_IDLE_PENALISED] = {0};
-    REAL *of_row = e->row_penalties;
-    for (ptrdiff_t i = 0; i < e->layer->inputs; i++, of_row += MOST_IDLE_PENALISED) {
-#pragma omp simd
-        for (int s = 0; s < steps; s++) penalties[s] += (double)of_row[s];
-        memset(of_row, 0, steps * sizeof *of_row);
+    for (int s = 0; s < steps; s++) {
+        REAL *of_row = e->row_penalties + s * e->weight_rows;
+        double penalties = 0;
+#pragma omp simd reduction(+ : penalties)
+        for (ptrdiff_t row = 0; row < e->weight_rows; row++) penalties += (double)of_row[row];
+        memset(of_row, 0, e->weight_rows * sizeof *of_row);
+        e->p.totals[0] += (e->step_losses[s] + penalties) * e->step_rows[s];
     }
-    for (int s = 0; s < steps; s++) e->p.totals[0] += (e->step_losses[s] + penalties[s]) * e->step_rows[s];
 }
 
 /* ------------------------------------------------------------------------- one thread's steps */
@@ -1571,7 +1571,7 @@ static void FN(train_thread)(void *job, int thread) {
         if (e->taken) FN(catch_up)(&mine, &rule, thread, 0);
         FN(forward)(&mine, rows, thread);
         FN(loss_part)(&mine, order, start, rows, share);
-        if (e->p.l1 != 0 || e->p.l2 != 0) FN(sum_blocks)(&mine, thread, 1);
+        if ((e->p.l1 != 0 || e->p.l2 != 0) && !e->row_penalties) FN(sum_blocks)(&mine, thread, 1);
         if (thread == 0) {
             e->done = done;
             e->stop = done == e->p.steps || !(seconds() < e->p.until);
@@ -1668,7 +1668,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         e->late = FN(carve)(&scratch, &used, features * sizeof *e->late);
         e->rates = FN(carve)(&scratch, &used, e->p.threads * MOST_IDLE * real);
         if (e->p.l1 != 0 || e->p.l2 != 0) {
-            e->row_penalties = FN(carve)(&scratch, &used, features * MOST_IDLE_PENALISED * real);
+            e->row_penalties = FN(carve)(&scratch, &used, e->weight_rows * MOST_IDLE_PENALISED * real);
             e->step_losses = FN(carve)(&scratch, &used, MOST_IDLE_PENALISED * sizeof *e->step_losses);
             e->step_rows = FN(carve)(&scratch, &used, MOST_IDLE_PENALISED * sizeof *e->step_rows);
         }
@@ -1743,7 +1743,9 @@ static FN(engine) FN(prepare)(const plan *p) {
             .slope = p->slopes[l],
             .dropout = p->dropout ? p->dropout[l] : 0,
             .offset = offset,
+            .row = e.weight_rows,
         };
+        e.weight_rows += inputs;
         offset += (inputs + 1) * outputs;
     }
     return e;
@@ -1763,7 +1765,7 @@ static ptrdiff_t FN(train)(const plan *p) {
     FN(lay_out)(&e, scratch);
     if (e.taken) memset(e.taken, 0, e.layer[0].inputs * sizeof *e.taken);
     if (e.row_penalties)
-        memset(e.row_penalties, 0, e.layer[0].inputs * MOST_IDLE_PENALISED * sizeof *e.row_penalties);
+        memset(e.row_penalties, 0, e.weight_rows * MOST_IDLE_PENALISED * sizeof *e.row_penalties);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
     const int status = run_threads(FN(train_thread), &e, p->threads);

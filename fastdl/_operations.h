@@ -760,6 +760,42 @@ INLINE REAL FN(penalise)(const REAL *parameters, REAL l1, REAL l2, REAL *gradien
     return l1 * absolutes + l2 * squares;
 }
 
+/* One step of `rows` of n parameters each from gradients that those of the penalties are added to; adds each
+ * row's penalties to one of `penalties`, unless NULL. */
+INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gradients, REAL *first,
+                                REAL *second, ptrdiff_t rows, ptrdiff_t n, REAL l1, REAL l2, REAL *penalties) {
+    const ptrdiff_t whole = rule->kind == ADAM && !rule->decays && l1 == 0 ? n / LANES * LANES : 0;
+    const REAL pull = 2 * l2, rate = rule->rate, take = rule->take, take_2 = rule->take_2;
+    const REAL epsilon = rule->epsilon;
+    for (ptrdiff_t p = 0; whole && p < rows; p++) { /* in one pass: the optimizer's alone waits for memory */
+        FN(vector) squares = {0};
+        for (ptrdiff_t i = p * n; i < p * n + whole; i += LANES) {
+            const FN(vector) w = AT(parameters, i), g = AT(gradients, i) + pull * w;
+            FN(vector) m = AT(first, i), v = AT(second, i);
+            squares += w * w;
+            m += (g - m) * take;
+            v += (g * g - v) * take_2;
+            AT(first, i) = m;
+            AT(second, i) = v;
+            AT(parameters, i) = w - FN(over_root)(rate * m, v, epsilon);
+        }
+        if (penalties) penalties[p] += l2 * FN(total)(squares);
+    }
+    if (whole == n) return;
+    for (ptrdiff_t p = 0; p < rows; p++)
+        for (ptrdiff_t i = p * n + whole; i < (p + 1) * n; i += SUM_PART) {
+            const ptrdiff_t left = (p + 1) * n - i;
+            const REAL penalty =
+                FN(penalise)(parameters + i, l1, l2, gradients + i, left < SUM_PART ? left : SUM_PART);
+            if (penalties) penalties[p] += penalty;
+        }
+    for (ptrdiff_t p = 0; whole && p < rows; p++) {
+        const ptrdiff_t i = p * n + whole;
+        FN(apply)(rule, parameters + i, gradients + i, first + i, second + i, n - whole);
+    }
+    if (!whole) FN(apply)(rule, parameters, gradients, first, second, rows * n);
+}
+
 /* Adam's part of `idle_penalised` for l2 alone; adds the squares of the parameters of step s to squares[s]. */
 INLINE void FN(idle_adam_decayed)(const FN(rule) *rule, const REAL *rates, int start, int stop,
                                   REAL *parameters, REAL *first, REAL *second, REAL l2, int vectors,
@@ -786,10 +822,10 @@ INLINE void FN(idle_adam_decayed)(const FN(rule) *rule, const REAL *rates, int s
         AT(parameters, i * LANES) = w[i], AT(first, i * LANES) = m[i], AT(second, i * LANES) = v[i];
 }
 
-/* `idle` where the gradients are those of penalties, which are added to penalties[s]. */
+/* `idle` where the gradients are those of penalties; those of step s are added to penalties[s * stride]. */
 INLINE void FN(idle_penalised)(const FN(rule) *rule, const REAL *rates, int start, int stop,
                                REAL *parameters, REAL *first, REAL *second, ptrdiff_t n, REAL l1, REAL l2,
-                               REAL *penalties) {
+                               REAL *penalties, ptrdiff_t stride) {
     FN(rule) r = *rule;
     ptrdiff_t i = 0;
     if (r.kind == ADAM && l1 == 0 && n >= LANES) {
@@ -799,7 +835,7 @@ INLINE void FN(idle_penalised)(const FN(rule) *rule, const REAL *rates, int star
             FN(idle_adam_decayed)(&r, rates, start, stop, parameters + i, first + i, second + i, l2, 4, squares);
         for (; i + LANES <= n; i += LANES)
             FN(idle_adam_decayed)(&r, rates, start, stop, parameters + i, first + i, second + i, l2, 1, squares);
-        for (int s = start; s < stop; s++) penalties[s] += l2 * FN(total)(squares[s]);
+        for (int s = start; s < stop; s++) penalties[s * stride] += l2 * FN(total)(squares[s]);
     }
     for (; i < n; i += SUM_PART) {
         const ptrdiff_t part = n - i < SUM_PART ? n - i : SUM_PART;
@@ -807,7 +843,7 @@ INLINE void FN(idle_penalised)(const FN(rule) *rule, const REAL *rates, int star
             REAL gradients[SUM_PART] __attribute__((aligned(64)));
             memset(gradients, 0, part * sizeof *gradients);
             r.rate = rates[s];
-            penalties[s] += FN(penalise)(parameters + i, l1, l2, gradients, part);
+            penalties[s * stride] += FN(penalise)(parameters + i, l1, l2, gradients, part);
             FN(apply)(&r, parameters + i, gradients, first ? first + i : NULL, second ? second + i : NULL,
                       part);
         }
