@@ -330,6 +330,47 @@ def digest(net):
     return b"".join(array.tobytes() for array in net.weights)
 
 
+def train_at(choice, paces, seconds):
+    """Train where a step takes `paces[threads]`; returns the seconds at each number."""
+    spent = dict.fromkeys(paces, 0.0)
+    while sum(spent.values()) < seconds:
+        threads, took = choice.threads, choice.limit(0.05)
+        spent[threads] += took
+        choice.took(took, took / paces[threads])
+    return spent
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_threads_stay_where_fewer_are_slower(most):
+    choice = _engine.ThreadChoice(most)
+    spent = train_at(choice, {most: 1e-4} | {most // 2: 1.5e-4}, 10)
+    assert spent[most] > 9.8
+
+
+def test_threads_stay_where_fewer_are_hardly_faster():
+    choice = _engine.ThreadChoice(2)
+    assert train_at(choice, {1: 9.9e-5, 2: 1e-4}, 10)[2] > 9.8
+
+
+def test_half_the_threads_where_they_are_faster():
+    choice = _engine.ThreadChoice(4)
+    assert train_at(choice, {2: 1e-4, 4: 1.5e-4}, 10)[2] > 9.6
+
+
+def test_threads_follow_what_the_machine_has_left():
+    choice = _engine.ThreadChoice(2)
+    train_at(choice, {1: 1e-4, 2: 1.5e-4}, 2)
+    assert choice.threads == 1
+    assert train_at(choice, {1: 1e-4, 2: 0.6e-4}, 10)[2] > 9.3
+
+
+def test_steps_too_short_to_tell_count_together():
+    choice = _engine.ThreadChoice(2)
+    for _ in range(10_000):
+        choice.took({1: 1e-5, 2: 2e-5}[choice.threads], 1)
+    assert choice.threads == 1
+
+
 def test_any_cut_gives_the_same_bits(monkeypatch):
     X, y = data(rows=203, features=90, classes=10, density=0.2)
     arguments = {"sizes": [90, 130, 70, 10], "dropout": 0.5, "l2": 1e-3, "dtype": "float32"}
