@@ -6,10 +6,12 @@
  * are also the units that it computes in the layer before. So a layer's product is a sum over the
  * threads of what each one's inputs contribute (the parts), and a step goes
  *
- *     forward, each layer:   part of the product from the own inputs     | barrier
+ *     forward, each layer:   part of the product from the own inputs     | told
+ *                            dropout drawn                               | others awaited
  *                            own units: parts added up, bias, activation, dropout
  *     loss:                  own rows of the batch                       | barrier
- *     backward, each layer:  gradients of the own inputs, then the own weights' step  | barrier
+ *     backward, each layer:  gradients of the own inputs                 | told
+ *                            the own weights' step                       | others awaited
  *
  * Only outputs and their gradients cross from core to core. (Cut by columns instead, a thread reads
  * the others' weights to go backward, which they have just changed: slower on two threads than on one
@@ -359,6 +361,16 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
         const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)(first + i)));
         _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(there, x));
         _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
+        count += lanes_in16(there);
+    }
+#elif defined(__AVX512F__) && defined(__AVX512VL__)
+    const __m256i ascending = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    for (; i + 8 <= n; i += 8) {
+        const __m512d x = _mm512_loadu_pd(source + i);
+        const __mmask8 there = _mm512_cmp_pd_mask(x, _mm512_setzero_pd(), _CMP_NEQ_UQ);
+        const __m256i place = _mm256_add_epi32(ascending, _mm256_set1_epi32((int32_t)(first + i)));
+        _mm512_storeu_pd(values + count, _mm512_maskz_compress_pd(there, x));
+        _mm256_storeu_si256((__m256i *)(columns + count), _mm256_maskz_compress_epi32(there, place));
         count += lanes_in16(there);
     }
 #elif SINGLE && defined(__AVX2__) && defined(__BMI2__)
