@@ -309,6 +309,7 @@ class ThreadChoice:
     Parameters
     ----------
     most : int
+        At least 2; 1 leaves no choice.
     """
 
     # Seconds of a trial, and between trials: they come less often while nothing changes.
@@ -334,8 +335,6 @@ class ThreadChoice:
 
     def took(self, seconds, steps):
         """Note how long steps took with `threads`; chooses those of the next."""
-        if not self._other:
-            return
         self._seconds += seconds
         self._steps += steps
         if self._seconds < self.TRIAL:
@@ -554,7 +553,8 @@ def _compiled_steps(
     loss = network.loss.kernel(data.targets)
     arguments = network.loss.arguments(network.from_logits)
     written = isinstance(kernels, Kernels)
-    choice, begun = workspace.choice(batch_size), time.perf_counter()
+    choice = workspace.choice(batch_size)
+    begun = time.perf_counter() if choice.most > 1 else None
     taken = engine.train_steps(
         *network.layout,
         np.array(network.dropout),
@@ -587,7 +587,8 @@ def _compiled_steps(
         choice.threads,
         **({"functions": kernels, "slots": list(state.slots.values())} if written else {}),
     )
-    choice.took(time.perf_counter() - begun, taken)
+    if begun is not None:
+        choice.took(time.perf_counter() - begun, taken)
     return taken
 
 
