@@ -363,7 +363,7 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
         _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
         count += lanes_in16(there);
     }
-#elif defined(__AVX512F__) && defined(__AVX512VL__)
+#elif defined(__AVX512DQ__) && defined(__AVX512VL__)
     const __m256i ascending = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     for (; i + 8 <= n; i += 8) {
         const __m512d x = _mm512_loadu_pd(source + i);
@@ -371,7 +371,7 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
         const __m256i place = _mm256_add_epi32(ascending, _mm256_set1_epi32((int32_t)(first + i)));
         _mm512_storeu_pd(values + count, _mm512_maskz_compress_pd(there, x));
         _mm256_storeu_si256((__m256i *)(columns + count), _mm256_maskz_compress_epi32(there, place));
-        count += lanes_in16(there);
+        count += lanes_in8(there);
     }
 #elif SINGLE && defined(__AVX2__) && defined(__BMI2__)
     for (; i + 8 <= n; i += 8) {
