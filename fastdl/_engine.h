@@ -797,10 +797,9 @@ INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(
                             ptrdiff_t rows, REAL *gradients) {
     const ptrdiff_t at = y->offset + row * y->outputs, n = rows * y->outputs;
     const REAL l1 = (REAL)e->p.l1, l2 = (REAL)e->p.l2;
-    if (l1 == 0 && l2 == 0) {
-        FN(use)(e, rule, at, gradients, n);
-    } else if (e->gradients) {
-        FN(penalise)(e->parameters + at, l1, l2, gradients, n);
+    const int penalised = l1 != 0 || l2 != 0;
+    if (!penalised || e->gradients) {
+        if (penalised) FN(penalise)(e->parameters + at, l1, l2, gradients, n);
         FN(use)(e, rule, at, gradients, n);
     } else {
         REAL *penalties =
@@ -1474,27 +1473,23 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
         FN(range) row, column;
         FN(own_outputs)(e, l, rows, thread, &row, &column);
         if (!l && e->shifts) FN(shift_blocks)(e, thread);
+        const FN(range) blocks = FN(own_blocks)(y, thread, threads);
+        for (ptrdiff_t block = blocks.start; y->in_parts && block < blocks.stop; block += threads <= 2 ? 2 : 1)
+            FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
+        arrive(e->meeting, thread);
+        if (!l && y->lists) FN(fetch_ahead)(e, blocks);
+        if (!y->fused)
+            FN(draw_factors)(e, l, view, row, column);
+        else if (y->factors)
+            FN(draw_kept)(e, l, view, rows);
+        await(e->meeting, thread);
         if (y->in_parts) {
-            const FN(range) blocks = FN(own_blocks)(y, thread, threads);
-            for (ptrdiff_t block = blocks.start; block < blocks.stop; block += threads <= 2 ? 2 : 1)
-                FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
-            arrive(e->meeting, thread);
-            if (!l && y->lists) FN(fetch_ahead)(e, blocks);
-            if (!y->fused)
-                FN(draw_factors)(e, l, view, row, column);
-            else if (y->factors)
-                FN(draw_kept)(e, l, view, rows);
-            await(e->meeting, thread);
             FN(add_parts)(e, l, FN(bias_of)(e, l, thread, column), view, row, column);
             if (y->fused) {
                 FN(fused_forward)(e, l, view, thread, rows);
                 continue;
             }
         } else {
-            arrive(e->meeting, thread);
-            if (!l && y->lists) FN(fetch_ahead)(e, FN(own_blocks)(y, thread, threads));
-            FN(draw_factors)(e, l, view, row, column);
-            await(e->meeting, thread);
             FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch,
                               FN(bias_of)(e, l, thread, column), view, row, column);
         }
