@@ -1,5 +1,6 @@
 """Settings that all tests share. Which tests run on which build: EACH_BUILD in the Makefile."""
 
+import itertools
 import os
 import signal
 
@@ -33,6 +34,25 @@ def trained_by_several_threads(monkeypatch):
         from fastdl import _engine
 
         monkeypatch.setattr(_engine, "_threads", lambda *_: count)
+
+
+@pytest.fixture
+def ctrl_c_in_third_call(monkeypatch):
+    """Press Ctrl-C within the third call of the compiled engine.
+
+    At any other time it may break into coverage's own code, which then never lets go of its lock:
+    what has to survive that trains in a process that isn't measured (`robustness.py`).
+    """
+    from fastdl import _engine
+
+    steps, calls = _engine._compiled_steps, itertools.count(1)
+
+    def interrupted(*arguments):
+        if next(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return steps(*arguments)
+
+    monkeypatch.setattr(_engine, "_compiled_steps", interrupted)
 
 
 @pytest.fixture(scope="module")

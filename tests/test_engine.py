@@ -2,9 +2,7 @@
 
 import itertools
 import math
-import os
 import signal
-import threading
 
 import numpy as np
 import pytest
@@ -532,15 +530,13 @@ def test_subnormal_numbers_are_as_before_afterwards():
     assert np.float32(1e-40) * np.float32(1) > 0
 
 
+@pytest.mark.usefixtures("ctrl_c_in_third_call")
 def test_ctrl_c_ends_a_long_call_after_a_step():
     X, y = data(rows=1000)
     arguments = {"sizes": [11, 32, 3], "dropout": 0.5, "seed": 5}
     net = MLP(**arguments)
-    timer = threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
         net.fit(X, y, epochs=10**6, batch_size=100, verbose=0)
-    timer.join()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert net.iterations == net._state.iterations > 0
 
