@@ -22,6 +22,11 @@
  * are many, parts cost more than they save: each thread then computes its own units from all inputs,
  * after a barrier.
  *
+ * A first layer of few dense inputs is the exception: no gradient goes back beyond it, so each thread can own
+ * the columns of weights of its own units, and copy all inputs. Nothing of that layer crosses from core
+ * to core, if its columns do not share cache lines with others: while a call of many steps lasts, those
+ * of each thread are a matrix of its own.
+ *
  * Zeros are skipped, in sparse data and in what ReLU and dropout left: a block of inputs is listed row
  * by row for the forward product, and input by input for the way back, where one pass over the
  * weights gives both the gradients of the inputs and of the weights. A block with few zeros takes the
@@ -48,6 +53,10 @@
 /* Elements between what two threads write: the processor fetches on beyond the end of what it reads. */
 #define APART 4096
 #define MOST_SUMS (1 << 16)
+/* The most inputs of a first layer cut by columns, for each output: what all threads copy instead of parts. */
+#define COLUMN_INPUTS 2
+/* Steps that are worth bringing columns together and back. */
+#define TOGETHER_STEPS 16
 
 /* ------------------------------------------------------------------------ what a call is given */
 
@@ -62,6 +71,7 @@ typedef struct {
     ptrdiff_t inputs, outputs; /* units */
     int activation;
     int in_parts;       /* the product is added up from parts */
+    int by_columns;     /* a thread owns columns of weights, those of its outputs, instead of rows */
     int whole_rows;     /* cut by rows of the batch after the product, not by units */
     int lists;          /* its inputs are listed without zeros */
     int fused;          /* ReLU, dropout and the lists for the next layer in one pass */
@@ -77,7 +87,7 @@ typedef struct {
     REAL *fed_on;       /* that after dropout; the same as activated without */
     REAL *factors;      /* what dropout multiplied by; NULL without */
     REAL *back;         /* gradients in fed_on */
-    REAL *gradients;    /* (batch, outputs) gradients in preactivated */
+    REAL *gradients;    /* (batch, outputs) gradients in preactivated; of columns as `view` says */
     uint16_t *kept;     /* (batch, outputs in sixteens) as `view` says: bits that dropout leaves, if fused */
     /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
      * behind it; and in which rows an input occurs, as bits, and with what value. */
@@ -103,7 +113,9 @@ typedef struct {
     REAL *parts[2];        /* (PARTS, batch, widest) of one layer and of the next */
     ptrdiff_t widest;      /* outputs of a layer in parts, in whole vectors */
     ptrdiff_t part_size;   /* elements from one part to the next */
-    REAL *batch_inputs;    /* (batch, features), dense data only */
+    REAL *batch_inputs;    /* (batch, features), dense data only; of columns one for each thread */
+    int together;          /* the columns of each thread are a matrix of their own */
+    REAL *moved;           /* (features, outputs) where they are moved */
     REAL *batch_targets;   /* (batch, outputs) */
     int64_t *batch_labels; /* (batch,) integer targets */
     REAL *batch_weight;    /* (batch,) */
@@ -116,7 +128,7 @@ typedef struct {
     REAL *panels;          /* (threads, batch, widest_dense) gradients of a layer's outputs */
     double *block_losses;  /* of each ROW_BLOCK rows */
     double *block_right;
-    double *block_sums;    /* (blocks,) of each SUM_BLOCK parameters: penalties, or squares */
+    double *block_sums;    /* of each SUM_BLOCK parameters: squares, or (blocks,) penalties */
     ptrdiff_t blocks;
     ptrdiff_t words;       /* of 32 rows in a batch */
     ptrdiff_t next;        /* where the next batch begins */
@@ -195,6 +207,35 @@ INLINE FN(view) FN(view_outputs)(const FN(engine) *e, int l, int thread) {
     const FN(layer) *y = &e->layer[l];
     if (l == e->p.layers - 1 || y->whole_rows || !y[1].in_parts) return (FN(view)){0, y->outputs, 0};
     return FN(view_inputs)(y + 1, thread, e->p.threads);
+}
+
+/* How a thread sees the inputs of layer l. */
+INLINE FN(view) FN(view_layer)(const FN(engine) *e, int l, int thread) {
+    if (l) return FN(view_outputs)(e, l - 1, thread);
+    const FN(layer) *y = e->layer;
+    if (y->lists || y->in_parts) return FN(view_inputs)(y, thread, e->p.threads);
+    return (FN(view)){0, y->inputs, y->by_columns ? thread * (e->p.batch * y->inputs + APART) : 0};
+}
+
+/* How a thread sees the gradients in layer l's preactivations: others need them, but for columns. */
+INLINE FN(view) FN(view_gradients)(const FN(engine) *e, int l, int thread) {
+    const FN(layer) *y = &e->layer[l];
+    return y->by_columns ? FN(view_outputs)(e, l, thread) : (FN(view)){0, y->outputs, 0};
+}
+
+/* Where a layer's weights are of which a thread takes rows. */
+typedef struct {
+    ptrdiff_t first, width; /* columns */
+    ptrdiff_t at, stride;   /* of row 0 in the flat arrays; from one row to the next */
+} FN(block);
+
+INLINE FN(block) FN(own_weights)(const FN(engine) *e, int l, int thread) {
+    const FN(layer) *y = &e->layer[l];
+    if (!y->by_columns) return (FN(block)){0, y->outputs, y->offset, y->outputs};
+    const FN(view) view = FN(view_outputs)(e, l, thread);
+    const ptrdiff_t first = view.first, width = view.stride;
+    return e->together ? (FN(block)){first, width, y->offset + first * y->inputs, width}
+                       : (FN(block)){first, width, y->offset + first, y->outputs};
 }
 
 /* The place of a row and unit in an array of `rows` rows. */
@@ -617,19 +658,21 @@ static void FN(add_parts)(const FN(engine) *e, int l, const REAL *bias, FN(view)
 
 /* preactivated from all inputs; `whole` are the rows of sparse data. */
 static void FN(forward_whole)(const FN(engine) *e, int l, const REAL *inputs, const FN(span) *whole,
-                              const REAL *bias, FN(view) view, FN(range) row, FN(range) column) {
+                              const REAL *bias, FN(view) view, int thread, FN(range) row, FN(range) column) {
     const FN(layer) *y = &e->layer[l];
-    const ptrdiff_t outputs = y->outputs, rows = row.stop - row.start, width = column.stop - column.start;
-    const REAL *weights = e->parameters + y->offset + column.start;
+    const ptrdiff_t rows = row.stop - row.start, width = column.stop - column.start;
+    const FN(block) own = FN(own_weights)(e, l, thread);
+    const FN(view) fed = FN(view_layer)(e, l, thread);
+    const REAL *weights = e->parameters + own.at + column.start - own.first;
     bias += column.start;
     REAL *target = y->preactivated + FN(place)(view, e->p.batch, row.start, column.start);
     if (!rows || !width) return;
     if (l == 0 && y->lists)
-        FN(data_product)(&e->p, rows, width, whole + row.start, NULL, weights, outputs, bias, target,
+        FN(data_product)(&e->p, rows, width, whole + row.start, NULL, weights, own.stride, bias, target,
                          view.stride);
     else
-        FN(blocked_product)(rows, width, y->inputs, inputs + row.start * y->inputs, y->inputs, 1, weights,
-                            outputs, 1, bias, target, view.stride, 1);
+        FN(blocked_product)(rows, width, y->inputs, inputs + FN(place)(fed, e->p.batch, row.start, 0),
+                            fed.stride, 1, weights, own.stride, 1, bias, target, view.stride, 1);
 }
 
 /* The dropout factors of a part of a layer's outputs. */
@@ -792,28 +835,28 @@ INLINE void FN(use)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t at, con
               e->slots[1] ? e->slots[1] + at : NULL, n);
 }
 
-/* The same for rows of weights, which are penalised. */
-INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(layer) *y, ptrdiff_t row,
-                            ptrdiff_t rows, REAL *gradients) {
-    const ptrdiff_t at = y->offset + row * y->outputs, n = rows * y->outputs;
+/* The same for `rows` of weights from `row` on, `width` elements each, which are penalised. */
+INLINE void FN(use_weights)(const FN(engine) *e, const FN(rule) *rule, const FN(layer) *y, ptrdiff_t at,
+                            ptrdiff_t row, ptrdiff_t rows, ptrdiff_t width, REAL *gradients) {
     const REAL l1 = (REAL)e->p.l1, l2 = (REAL)e->p.l2;
     const int penalised = l1 != 0 || l2 != 0;
     if (!penalised || e->gradients) {
-        if (penalised) FN(penalise)(e->parameters + at, l1, l2, gradients, n);
-        FN(use)(e, rule, at, gradients, n);
+        if (penalised) FN(penalise)(e->parameters + at, l1, l2, gradients, rows * width);
+        FN(use)(e, rule, at, gradients, rows * width);
     } else {
         REAL *penalties =
             e->row_penalties ? e->row_penalties + e->waiting * e->weight_rows + y->row + row : NULL;
         FN(apply_penalised)(rule, e->parameters + at, gradients, e->slots[0] ? e->slots[0] + at : NULL,
-                            e->slots[1] ? e->slots[1] + at : NULL, rows, y->outputs, l1, l2, penalties);
+                            e->slots[1] ? e->slots[1] + at : NULL, rows, width, l1, l2, penalties);
     }
 }
 
 /* Gradients in layer l's preactivations from those in what the next layer was fed. */
-static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, FN(range) row, FN(range) column) {
+static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, int thread, FN(range) row,
+                           FN(range) column) {
     const FN(layer) *y = &e->layer[l];
     const ptrdiff_t first = FN(place)(view, e->p.batch, row.start, column.start);
-    REAL *gradients = y->gradients + column.start;
+    const FN(view) target = FN(view_gradients)(e, l, thread);
     ptrdiff_t at = first, rows, width;
     FN(as_rows)(view, row, column, &rows, &width);
     for (ptrdiff_t b = 0; y->factors && b < rows; b++, at += view.stride) {
@@ -825,8 +868,8 @@ static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, FN(range) 
     at = first;
     width = column.stop - column.start;
     for (ptrdiff_t b = row.start; b < row.stop; b++, at += view.stride)
-        FN(activation_backward)(y->preactivated + at, y->activated + at, y->back + at, y->activation,
-                                y->slope, gradients + b * y->outputs, 1, width);
+        FN(activation_backward)(y->preactivated + at, y->activated + at, y->back + at, y->activation, y->slope,
+                                y->gradients + FN(place)(target, e->p.batch, b, column.start), 1, width);
 }
 
 /* What dropout multiplies by where it leaves a unit. */
@@ -929,12 +972,14 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
 }
 
 /* The gradients in some of the own units' preactivations from those in fed_on. */
-static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows, FN(range) range) {
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows,
+                               FN(range) range) {
     const FN(layer) *y = &e->layer[l];
+    const FN(view) target = FN(view_gradients)(e, l, thread);
     const __m512 scale = _mm512_set1_ps(FN(kept_scale)(y));
     for (ptrdiff_t b = 0; b < rows; b++) {
         const ptrdiff_t at = FN(place)(view, e->p.batch, b, 0);
-        REAL *gradients = y->gradients + b * y->outputs;
+        REAL *gradients = y->gradients + FN(place)(target, e->p.batch, b, 0);
         for (ptrdiff_t i = range.start; i < range.stop; i += 16) {
             const __mmask16 lanes = FN(lanes_of)(range.stop - i);
             const __mmask16 on =
@@ -954,8 +999,9 @@ static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t r
 static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
     (void)e, (void)l, (void)view, (void)thread, (void)rows;
 }
-static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows, FN(range) range) {
-    (void)e, (void)l, (void)view, (void)rows, (void)range;
+static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows,
+                               FN(range) range) {
+    (void)e, (void)l, (void)view, (void)thread, (void)rows, (void)range;
 }
 #endif
 
@@ -990,9 +1036,12 @@ static void FN(dense_back)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t 
 static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
     const FN(layer) *y = &e->layer[l];
-    const REAL *gradients = y->gradients;
-    const ptrdiff_t outputs = y->outputs, panel = TILE_VECTORS * LANES;
+    const FN(block) own = FN(own_weights)(e, l, thread);
+    const REAL *gradients =
+        y->gradients + FN(place)(FN(view_gradients)(e, l, thread), e->p.batch, 0, own.first);
+    const ptrdiff_t outputs = own.width, panel = TILE_VECTORS * LANES;
     const ptrdiff_t at = FN(place)(view, e->p.batch, 0, range.start);
+    if (!outputs) return;
     /* Rows of weights together, so that the optimizer goes through memory in long runs, and panels of the
      * gradients one after the other: in rows far apart they would fight for a few places in the cache. */
     const ptrdiff_t last = (outputs - 1) / panel * panel, waiting = FN(waiting_rows)(last + panel);
@@ -1012,7 +1061,10 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
                 count, rows, inputs + at + i - range.start, 1, view.stride, right, right_row, sums + j,
                 outputs, 1, NULL);
         }
-        FN(use_weights)(e, rule, y, i, count, sums);
+        const ptrdiff_t together = own.stride == outputs ? count : 1; /* rows */
+        for (ptrdiff_t r = 0; r < count; r += together)
+            FN(use_weights)(e, rule, y, own.at + (i + r) * own.stride, i + r, together, outputs,
+                            sums + r * outputs);
     }
 }
 
@@ -1189,7 +1241,8 @@ static void FN(use_waiting)(const FN(engine) *e, const FN(rule) *rule, FN(waitin
     for (int r = 0; r < w->number; r++) {
         const ptrdiff_t count = w->runs[r].stop - w->runs[r].start;
         if (w->shifted) FN(add_shifts)(e, w->runs[r], w->shifted, sums);
-        FN(use_weights)(e, rule, w->y, w->runs[r].start, count, sums);
+        FN(use_weights)(e, rule, w->y, w->y->offset + w->runs[r].start * w->y->outputs, w->runs[r].start, count,
+                        w->y->outputs, sums);
         sums += count * w->y->outputs;
     }
     w->number = 0;
@@ -1216,11 +1269,10 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     w->shifted = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
     /* What ReLU and dropout let pass is what is listed. */
     const int direct = l && y[-1].fused;
-    REAL *back = direct ? y[-1].gradients + range.start
-                 : l    ? y[-1].back + FN(place)(view, batch, 0, range.start)
-                        : NULL;
+    const FN(view) target = direct ? FN(view_gradients)(e, l - 1, thread) : view;
+    REAL *back = l ? (direct ? y[-1].gradients : y[-1].back) + FN(place)(target, batch, 0, range.start) : NULL;
     const REAL scale = direct ? FN(kept_scale)(&y[-1]) : 1;
-    const ptrdiff_t back_stride = direct ? y->inputs : view.stride;
+    const ptrdiff_t back_stride = target.stride;
     const ptrdiff_t most = outputs <= WAITING_GRADIENTS ? WAITING_GRADIENTS / outputs : 1;
     for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * back_stride, 0, width * sizeof(REAL));
     ptrdiff_t live = 0;
@@ -1259,16 +1311,17 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
 }
 
 /* Bias of the given columns, from the gradients summed over the rows in order. */
-static void FN(update_bias)(const FN(engine) *e, const FN(rule) *rule, int l, ptrdiff_t rows,
+static void FN(update_bias)(const FN(engine) *e, const FN(rule) *rule, int l, int thread, ptrdiff_t rows,
                             FN(range) column) {
     const FN(layer) *y = &e->layer[l];
+    const FN(view) view = FN(view_gradients)(e, l, thread);
     REAL sums[SPARSE_VECTORS * LANES];
     for (ptrdiff_t j = column.start; j < column.stop; j += SPARSE_VECTORS * LANES) {
         ptrdiff_t width = column.stop - j;
         if (width > SPARSE_VECTORS * LANES) width = SPARSE_VECTORS * LANES;
         for (ptrdiff_t o = 0; o < width; o++) sums[o] = 0;
         for (ptrdiff_t b = 0; b < rows; b++) {
-            const REAL *gradients = y->gradients + b * y->outputs + j;
+            const REAL *gradients = y->gradients + FN(place)(view, e->p.batch, b, j);
 #pragma omp simd
             for (ptrdiff_t o = 0; o < width; o++) sums[o] += gradients[o];
         }
@@ -1298,11 +1351,40 @@ static double FN(penalties_of)(const FN(engine) *e, const REAL *weights, ptrdiff
     return total;
 }
 
+/* The same of a matrix of weights, row after row. */
+static double FN(penalties_of_rows)(const FN(engine) *e, const REAL *weights, ptrdiff_t stride,
+                                    ptrdiff_t rows, ptrdiff_t width) {
+    const ptrdiff_t together = width && width < SUM_PART ? SUM_PART / width : 1;
+    double total = 0;
+    for (ptrdiff_t start = 0; start < rows; start += together) {
+        FN(vector) absolutes = {0}, squares = {0};
+        for (ptrdiff_t i = start; i < rows && i < start + together; i++)
+            for (ptrdiff_t j = 0; j < width; j += LANES) {
+                const FN(vector) w =
+                    FN(load_part)(weights + i * stride + j, width - j < LANES ? (int)(width - j) : LANES);
+                if (e->p.l1 != 0)
+#pragma omp simd
+                    for (int k = 0; k < LANES; k++) absolutes[k] += FN(absolute)(w[k]);
+                squares += w * w;
+            }
+        total += e->p.l1 * (double)FN(total)(absolutes) + e->p.l2 * (double)FN(total)(squares);
+    }
+    return total;
+}
+
 static double FN(squares_of)(const REAL *values, ptrdiff_t n) {
     double squares = 0;
 #pragma omp simd reduction(+ : squares)
     for (ptrdiff_t i = 0; i < n; i++) squares += (double)values[i] * (double)values[i];
     return squares;
+}
+
+/* Into how many blocks a sum over an array is cut: the penalties of columns by who may own them, for they
+ * lie in memory as the number of threads would have it. */
+INLINE ptrdiff_t FN(sums_of)(const FN(engine) *e, int array, int penalties) {
+    const FN(layer) *y = &e->layer[array / 2];
+    const ptrdiff_t size = array % 2 ? y->outputs : y->inputs * y->outputs;
+    return penalties && y->by_columns && array % 2 == 0 ? PARTS : (size + SUM_BLOCK - 1) / SUM_BLOCK;
 }
 
 /* Penalty of each block of weights, or sum of squares of each block of gradients. */
@@ -1312,8 +1394,20 @@ static void FN(sum_blocks)(const FN(engine) *e, int thread, int penalties) {
         const FN(layer) *y = &e->layer[a / 2];
         const ptrdiff_t weights = y->inputs * y->outputs, size = a % 2 ? y->outputs : weights;
         const ptrdiff_t offset = y->offset + (a % 2 ? weights : 0);
+        const ptrdiff_t blocks = FN(sums_of)(e, a, penalties);
+        if (penalties && y->by_columns && a % 2 == 0) {
+            const FN(range) own = FN(own_blocks)(y + 1, thread, e->p.threads);
+            const FN(block) columns = FN(own_weights)(e, a / 2, thread);
+            for (ptrdiff_t b = own.start; b < own.stop; b++) {
+                const FN(range) range = FN(one_block)(y + 1, b);
+                e->block_sums[block + b] = FN(penalties_of_rows)(
+                    e, e->parameters + columns.at + range.start - columns.first, columns.stride, y->inputs,
+                    range.stop - range.start);
+            }
+            block += blocks;
+            continue;
+        }
         /* A thread's blocks stand together, as do its weights. */
-        const ptrdiff_t blocks = (size + SUM_BLOCK - 1) / SUM_BLOCK;
         const FN(range) own = FN(share)(blocks, 1, thread, e->p.threads);
         for (ptrdiff_t b = own.start; b < own.stop; b++) {
             const ptrdiff_t start = b * SUM_BLOCK, at = offset + start;
@@ -1446,22 +1540,14 @@ static void FN(take_inputs)(const FN(engine) *e, const int64_t *order, ptrdiff_t
         FN(find_spans)(e, order, start, rows, blocks,
                        y->in_parts ? NULL : y->whole + thread * e->p.batch);
         FN(note_inputs)(e, rows, thread);
-    } else if (y->in_parts) {
-        FN(gather_inputs)(e, order, start, FN(view_inputs)(y, thread, threads), all_rows,
-                          FN(own_inputs)(y, thread, threads));
+    } else if (y->in_parts || y->by_columns) {
+        FN(gather_inputs)(e, order, start, FN(view_layer)(e, 0, thread), all_rows,
+                          y->by_columns ? all_columns : FN(own_inputs)(y, thread, threads));
     } else {
         meet(e->meeting, thread); /* when nobody needs the last batch any more */
         FN(gather_inputs)(e, order, start, (FN(view)){0, y->inputs, 0},
                           FN(share)(rows, ROW_BLOCK, thread, threads), all_columns);
     }
-}
-
-/* How a thread sees the inputs of layer l. */
-INLINE FN(view) FN(view_layer)(const FN(engine) *e, int l, int thread) {
-    if (l) return FN(view_outputs)(e, l - 1, thread);
-    const FN(layer) *y = e->layer;
-    return y->lists || y->in_parts ? FN(view_inputs)(y, thread, e->p.threads)
-                                   : (FN(view)){0, y->inputs, 0};
 }
 
 static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
@@ -1476,22 +1562,21 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
         const FN(range) blocks = FN(own_blocks)(y, thread, threads);
         for (ptrdiff_t block = blocks.start; y->in_parts && block < blocks.stop; block += threads <= 2 ? 2 : 1)
             FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
-        arrive(e->meeting, thread);
+        if (!y->by_columns) arrive(e->meeting, thread);
         if (!l && y->lists) FN(fetch_ahead)(e, blocks);
         if (!y->fused)
             FN(draw_factors)(e, l, view, row, column);
         else if (y->factors)
             FN(draw_kept)(e, l, view, rows);
-        await(e->meeting, thread);
-        if (y->in_parts) {
+        if (!y->by_columns) await(e->meeting, thread);
+        if (y->in_parts)
             FN(add_parts)(e, l, FN(bias_of)(e, l, thread, column), view, row, column);
-            if (y->fused) {
-                FN(fused_forward)(e, l, view, thread, rows);
-                continue;
-            }
-        } else {
+        else
             FN(forward_whole)(e, l, inputs, e->layer->whole + thread * e->p.batch,
-                              FN(bias_of)(e, l, thread, column), view, row, column);
+                              FN(bias_of)(e, l, thread, column), view, thread, row, column);
+        if (y->fused) {
+            FN(fused_forward)(e, l, view, thread, rows);
+            continue;
         }
         FN(activate)(e, l, view, row, column);
         if (l == last) break;
@@ -1520,7 +1605,8 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         const FN(range) all_rows = {0, rows}, own = FN(block_inputs)(y, blocks);
         const FN(view) view = FN(view_layer)(e, l, thread);
         const REAL *inputs = l ? y[-1].fed_on : e->batch_inputs;
-        for (ptrdiff_t b = 0; l && y->in_parts && threads > 1 && b < rows; b++)
+        const int others_wait = l && !y[-1].by_columns;
+        for (ptrdiff_t b = 0; others_wait && y->in_parts && threads > 1 && b < rows; b++)
             FN(claim)(y[-1].gradients + b * y->inputs + own.start, (own.stop - own.start) * sizeof(REAL));
         FN(range) alike;
         for (ptrdiff_t block = blocks.start; block < blocks.stop; block = alike.stop) {
@@ -1530,26 +1616,27 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
                 FN(listed_step)(e, rule, l, inputs, view, thread, rows, range, &waiting);
             } else if (l) {
                 FN(dense_back)(e, l, view, rows, range);
-                if (y[-1].fused) FN(fused_backward)(e, l - 1, view, rows, range);
+                if (y[-1].fused) FN(fused_backward)(e, l - 1, view, thread, rows, range);
             }
         }
         const int own_units = l && !y[-1].whole_rows;
         if (own_units && !y[-1].fused)
-            FN(deactivate)(e, l - 1, view, all_rows, own);
-        if (l) arrive(e->meeting, thread);
+            FN(deactivate)(e, l - 1, view, thread, all_rows, own);
+        if (others_wait) arrive(e->meeting, thread);
         FN(use_waiting)(e, rule, &waiting);
-        for (ptrdiff_t block = blocks.start; block < blocks.stop; block = alike.stop)
+        for (ptrdiff_t block = blocks.start; !y->by_columns && block < blocks.stop; block = alike.stop)
             if (!FN(alike_blocks)(e, l, rows, block, blocks.stop, &alike))
                 FN(dense_step)(e, rule, l, inputs, view, thread, rows, FN(block_inputs)(y, alike));
+        if (y->by_columns) FN(dense_step)(e, rule, l, inputs, view, thread, rows, (FN(range)){0, y->inputs});
         /* A bias belongs to who adds it. */
         const int by_rows = l == last || y->whole_rows;
         if (!by_rows)
-            FN(update_bias)(e, rule, l, rows, FN(own_inputs)(y + 1, thread, threads));
+            FN(update_bias)(e, rule, l, thread, rows, FN(own_inputs)(y + 1, thread, threads));
         else if (thread == 0)
-            FN(update_bias)(e, rule, l, rows, (FN(range)){0, y->outputs});
-        if (l) await(e->meeting, thread);
+            FN(update_bias)(e, rule, l, thread, rows, (FN(range)){0, y->outputs});
+        if (others_wait) await(e->meeting, thread);
         if (!l || own_units) continue;
-        FN(deactivate)(e, l - 1, view, FN(share)(rows, ROW_BLOCK, thread, threads), (FN(range)){0, y->inputs});
+        FN(deactivate)(e, l - 1, view, thread, FN(share)(rows, ROW_BLOCK, thread, threads), (FN(range)){0, y->inputs});
         meet(e->meeting, thread);
     }
 }
@@ -1643,13 +1730,13 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (y->lists && l == 0)
             y->whole = FN(carve)(&scratch, &used, e->p.threads * batch * sizeof *y->whole);
         if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
-        y->fused = HAS_FUSED && l < e->p.layers - 1 && y[1].lists && y[1].in_parts && y->in_parts &&
-                   y->activation == RELU;
+        y->fused = HAS_FUSED && l < e->p.layers - 1 && y[1].lists && y[1].in_parts &&
+                   (y->in_parts || y->by_columns) && y->activation == RELU;
         if (y->fused) y->preactivated = y->fed_on;
         if (y->fused && y->dropout > 0)
             y->kept = FN(carve)(&scratch, &used,
                                 (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->kept);
-        y->gradients = FN(carve)(&scratch, &used, batch * y->outputs * real);
+        y->gradients = FN(carve)(&scratch, &used, y->by_columns ? bytes : batch * y->outputs * real);
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {
             y->present = FN(carve)(&scratch, &used, (e->words * y->inputs + apart) * sizeof *y->present);
@@ -1668,8 +1755,12 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     }
     e->part_size = batch * e->widest + (e->p.threads > 1 ? APART : 0);
     for (int i = 0; i < 2; i++) e->parts[i] = FN(carve)(&scratch, &used, PARTS * e->part_size * real);
-    if (!e->layer[0].lists) e->batch_inputs = FN(carve)(&scratch, &used, (batch * features + apart) * real);
     const FN(layer) *y = e->layer;
+    if (!y->lists) {
+        const ptrdiff_t copies = y->by_columns ? e->p.threads : 1;
+        e->batch_inputs = FN(carve)(&scratch, &used, (copies * batch * features + apart) * real);
+    }
+    if (e->together) e->moved = FN(carve)(&scratch, &used, features * y->outputs * real);
     if (y->lists && FN(can_idle)(e->p.optimizer, e->p.weight_decay) && !e->gradients) {
         e->taken = FN(carve)(&scratch, &used, features * sizeof *e->taken);
         e->late = FN(carve)(&scratch, &used, features * sizeof *e->late);
@@ -1692,12 +1783,31 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     e->batch_weight = FN(carve)(&scratch, &used, batch * real);
     e->block_losses = FN(carve)(&scratch, &used, (batch / ROW_BLOCK + 1) * sizeof(double));
     e->block_right = FN(carve)(&scratch, &used, (batch / ROW_BLOCK + 1) * sizeof(double));
-    e->blocks = 0;
-    for (int l = 0; l < e->p.layers; l++)
-        e->blocks += (e->layer[l].inputs * e->layer[l].outputs + SUM_BLOCK - 1) / SUM_BLOCK +
-                     (e->layer[l].outputs + SUM_BLOCK - 1) / SUM_BLOCK;
-    e->block_sums = FN(carve)(&scratch, &used, e->blocks * sizeof(double));
+    ptrdiff_t squares = e->blocks = 0;
+    for (int a = 0; a < 2 * e->p.layers; a++) {
+        e->blocks += FN(sums_of)(e, a, 1);
+        squares += FN(sums_of)(e, a, 0);
+    }
+    e->block_sums = FN(carve)(&scratch, &used, (e->blocks > squares ? e->blocks : squares) * sizeof(double));
     return used;
+}
+
+/* Brings the columns of each thread's weights and slots together, or back. */
+static void FN(move_columns)(const FN(engine) *e, int back) {
+    const FN(layer) *y = e->layer;
+    const ptrdiff_t bytes = y->inputs * y->outputs * sizeof(REAL);
+    REAL *const arrays[3] = {e->parameters, e->slots[0], e->slots[1]};
+    for (int a = 0; a < 3; a++) {
+        if (!arrays[a]) continue;
+        if (!back) memcpy(e->moved, arrays[a] + y->offset, bytes);
+        for (int thread = 0; thread < e->p.threads; thread++) {
+            const FN(block) own = FN(own_weights)(e, 0, thread);
+            REAL *apart = arrays[a] + own.at, *among = e->moved + own.first;
+            for (ptrdiff_t i = 0; i < y->inputs; i++, apart += own.stride, among += y->outputs)
+                memcpy(back ? among : apart, back ? apart : among, own.width * sizeof(REAL));
+        }
+        if (back) memcpy(arrays[a] + y->offset, e->moved, bytes);
+    }
 }
 
 /* Whether rows of weights that no sparse row reaches stay as they are: their gradient is zero, and the
@@ -1734,13 +1844,17 @@ static FN(engine) FN(prepare)(const plan *p) {
     for (int l = 0; l < p->layers; l++) {
         const ptrdiff_t inputs = p->sizes[l], outputs = p->sizes[l + 1];
         const FN(layer) *before = l ? &e.layer[l - 1] : NULL;
-        const int in_parts = p->batch * outputs * (ptrdiff_t)sizeof(REAL) <= MOST_PART_BYTES;
+        const ptrdiff_t row_bytes = p->batch * (ptrdiff_t)sizeof(REAL);
+        const int by_columns = !l && !p->starts && p->layers > 1 && p->activations[0] < SOFTMAX &&
+                            inputs <= COLUMN_INPUTS * outputs && p->sizes[2] * row_bytes <= MOST_PART_BYTES;
+        const int in_parts = !by_columns && outputs * row_bytes <= MOST_PART_BYTES;
         const int zeros = before && !before->whole_rows && (before->activation == RELU || before->dropout > 0);
         e.layer[l] = (FN(layer)){
             .inputs = inputs,
             .outputs = outputs,
             .activation = (int)p->activations[l],
             .in_parts = in_parts,
+            .by_columns = by_columns,
             .whole_rows = p->activations[l] >= SOFTMAX,
             .lists = before ? zeros : p->starts != NULL,
             .blocks = in_parts || !before || inputs < PARTS * WIDE_BLOCK
@@ -1755,6 +1869,7 @@ static FN(engine) FN(prepare)(const plan *p) {
         e.weight_rows += inputs;
         offset += (inputs + 1) * outputs;
     }
+    e.together = e.layer[0].by_columns && p->threads > 1 && p->steps >= TOGETHER_STEPS && !e.gradients;
     return e;
 }
 
@@ -1775,7 +1890,9 @@ static ptrdiff_t FN(train)(const plan *p) {
         memset(e.row_penalties, 0, e.weight_rows * MOST_IDLE_PENALISED * sizeof *e.row_penalties);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
+    if (e.together) FN(move_columns)(&e, 0);
     const int status = run_threads(FN(train_thread), &e, p->threads);
+    if (e.together) FN(move_columns)(&e, 1);
     give_back(scratch);
     return status ? -1 : e.done;
 }
@@ -1790,6 +1907,8 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef MOST_RUNS
 #undef APART
 #undef MOST_SUMS
+#undef COLUMN_INPUTS
+#undef TOGETHER_STEPS
 #undef NOTE_ROWS
 #undef HAS_FUSED
 #undef TOTALS

@@ -764,6 +764,7 @@ INLINE REAL FN(penalise)(const REAL *parameters, REAL l1, REAL l2, REAL *gradien
  * row's penalties to one of `penalties`, unless NULL. */
 INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gradients, REAL *first,
                                 REAL *second, ptrdiff_t rows, ptrdiff_t n, REAL l1, REAL l2, REAL *penalties) {
+    if (!penalties) n *= rows, rows = 1;
     const ptrdiff_t whole = rule->kind == ADAM && !rule->decays && l1 == 0 ? n / LANES * LANES : 0;
     const REAL pull = 2 * l2, rate = rule->rate, take = rule->take, take_2 = rule->take_2;
     const REAL epsilon = rule->epsilon;

@@ -95,13 +95,17 @@ OPTIMIZERS = {
 }
 
 
+# Threads divide a first layer's weights by inputs, or by units where dense inputs are few.
+DIVISIONS = [(11, 1.0), (11, 0.2), (90, 1.0)]
+
+
 @pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
-@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize(("features", "density"), DIVISIONS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.usefixtures("threads")
-def test_optimizers(optimizer, density):
-    X, y = data(density=density)
-    arguments = {"sizes": [11, 40, 9, 3], "dropout": [0.3, 0.0]}
+def test_optimizers(optimizer, features, density):
+    X, y = data(features=features, density=density)
+    arguments = {"sizes": [features, 40, 9, 3], "dropout": [0.3, 0.0]}
     assert_same_training(arguments, {"optimizer": OPTIMIZERS[optimizer]}, X, y)
 
 
@@ -170,12 +174,12 @@ def test_probabilities_instead_of_logits(output):
 
 
 @pytest.mark.parametrize("threads", [1, 2, NUMBA], indirect=True)
-@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize(("features", "density"), DIVISIONS)
 @pytest.mark.parametrize("l1", [0.0, 0.01])
 @pytest.mark.usefixtures("threads")
-def test_penalties(l1, density):
-    X, y = data(density=density)
-    arguments = {"sizes": [11, 70, 70, 3], "l1": l1, "l2": 0.02}
+def test_penalties(l1, features, density):
+    X, y = data(features=features, density=density)
+    arguments = {"sizes": [features, 40, 70, 3], "l1": l1, "l2": 0.02}
     assert_same_training(arguments, {"optimizer": Adam(0.01)}, X, y)
 
 
@@ -203,11 +207,13 @@ def test_penalties_go_on_where_a_call_ended(monkeypatch):
     assert history == other
 
 
-def test_any_cut_gives_the_same_penalties(monkeypatch):
-    X, y = data(rows=203, features=90, density=0.1)
-    arguments = {"sizes": [90, 70, 3], "l1": 1e-3, "l2": 1e-3, "dtype": "float32"}
+@pytest.mark.parametrize("density", [1.0, 0.1])
+@pytest.mark.parametrize(("features", "units"), [(90, 70), (190, 70), (90, 700)])
+def test_any_cut_gives_the_same_penalties(features, units, density, monkeypatch):
+    X, y = data(rows=203, features=features, density=density)
+    arguments = {"sizes": [features, units, 3], "l1": 1e-3, "l2": 1e-3, "dtype": "float32"}
     results = set()
-    for threads in range(1, 5):
+    for threads in range(1, 6):
         monkeypatch.setattr(_engine, "_threads", lambda *_, count=threads: count)
         net, history = trained(arguments, {"optimizer": Adam(0.01)}, X, y)
         results.add((digest(net), tuple(history["loss"])))
@@ -369,16 +375,33 @@ def test_steps_too_short_to_tell_count_together():
     assert choice.threads == 1
 
 
-def test_any_cut_gives_the_same_bits(monkeypatch):
+@pytest.mark.parametrize("optimizer", [Adam(0.01), Adam(0.01, global_clipnorm=0.5)])
+@pytest.mark.parametrize("sparse_density", [0, 0.5])
+@pytest.mark.parametrize(
+    "sizes", [[90, 130, 70, 10], [90, 45, 10], [90, 40, 70, 10], [90, 600, 10], [90, 50, 1000, 10]]
+)
+def test_any_cut_gives_the_same_bits(sizes, sparse_density, optimizer, monkeypatch):
     X, y = data(rows=203, features=90, classes=10, density=0.2)
-    arguments = {"sizes": [90, 130, 70, 10], "dropout": 0.5, "l2": 1e-3, "dtype": "float32"}
-    fit = {"batch_size": 64, "optimizer": Adam(0.01, global_clipnorm=0.5)}
+    arguments = {"sizes": sizes, "dropout": 0.5, "l2": 1e-3, "dtype": "float32"}
+    monkeypatch.setattr(_engine, "SPARSE_DENSITY", sparse_density)
     results = set()
-    for threads, density in itertools.product([1, 2, 3, 4], [0, 0.5]):
+    for threads, interval in itertools.product(range(1, 6), [1, 0]):
         monkeypatch.setattr(_engine, "_threads", lambda *_, count=threads: count)
-        monkeypatch.setattr(_engine, "SPARSE_DENSITY", density)
-        results.add(digest(trained(arguments, fit, X, y)[0]))
+        monkeypatch.setattr("fastdl.network._LISTENING_INTERVAL", interval)
+        net, history = trained(arguments, {"batch_size": 64, "optimizer": optimizer}, X, y)
+        slots = b"".join(slot.tobytes() for slot in net._state.slots.values())
+        results.add((digest(net), slots, *history["loss"]))
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize(("batch_size", "epochs"), [(5, 1), (5, 4), (53, 30)])
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "clipnorm"])
+@pytest.mark.usefixtures("threads")
+def test_calls_of_few_and_of_many_steps(optimizer, batch_size, epochs):
+    X, y = data()
+    fit = {"optimizer": OPTIMIZERS[optimizer], "batch_size": batch_size, "epochs": epochs}
+    assert_same_training({"sizes": [11, 37, 20, 3], "l2": 0.01}, fit, X, y)
 
 
 @pytest.mark.parametrize("hidden", [20, 4])
