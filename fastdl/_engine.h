@@ -54,7 +54,7 @@
 #define APART 4096
 #define MOST_SUMS (1 << 16)
 /* The most inputs of a first layer cut by columns, for each output: what all threads copy instead of parts. */
-#define COLUMN_INPUTS 2
+#define COLUMN_INPUTS 4
 /* Steps that are worth bringing columns together and back. */
 #define TOGETHER_STEPS 16
 
