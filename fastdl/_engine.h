@@ -54,8 +54,10 @@
 #define APART 4096
 #define MOST_SUMS (1 << 16)
 /* The most inputs of a first layer cut by columns, for each output: what all threads copy instead of parts. */
-#define COLUMN_INPUTS 4
-/* Steps that are worth bringing columns together and back. */
+#define COLUMN_INPUTS 8
+/* The largest such weights, in bytes, and the fewest steps for which they are brought together and back,
+ * which takes as long as some three steps. */
+#define MOST_COLUMN_BYTES (1 << 21)
 #define TOGETHER_STEPS 16
 
 /* ------------------------------------------------------------------------ what a call is given */
@@ -499,12 +501,20 @@ INLINE void FN(fetch)(const FN(engine) *e, FN(span) span) {
     FN(ask_for)(span.values, span.count * (e->p.table ? sizeof(uint8_t) : sizeof(REAL)));
 }
 
-/* Asks for the own blocks of the next batch of sparse data: rows lie anywhere in memory, and waiting for
- * them took a sixth of a step. All at once: spread over the optimizer's steps, it kept them from the
+/* Asks for what the next batch has in the own inputs: rows lie anywhere in memory, and waiting for them
+ * took a sixth of a step. All at once: spread over the optimizer's steps, it kept them from the
  * second-level cache for twice the time. */
-static void FN(fetch_ahead)(const FN(engine) *e, FN(range) blocks) {
+static void FN(fetch_ahead)(const FN(engine) *e, int thread) {
+    const FN(layer) *y = e->layer;
+    const FN(range) blocks = FN(own_blocks)(y, thread, e->p.threads);
+    const FN(range) own = y->in_parts ? FN(block_inputs)(y, blocks) : (FN(range)){0, y->inputs};
     for (ptrdiff_t b = e->next; b < e->next + e->p.batch && b < e->p.n; b++) {
-        FN(fetch)(e, FN(data_span)(e, e->p.order ? e->p.order[b] : b, blocks));
+        const ptrdiff_t row = e->p.order ? e->p.order[b] : b;
+        if (y->lists)
+            FN(fetch)(e, FN(data_span)(e, row, blocks));
+        else
+            FN(ask_for)((const char *)(e->inputs + row * y->inputs + own.start),
+                        (own.stop - own.start) * sizeof(REAL));
     }
 }
 
@@ -1563,7 +1573,7 @@ static void FN(forward)(const FN(engine) *e, ptrdiff_t rows, int thread) {
         for (ptrdiff_t block = blocks.start; y->in_parts && block < blocks.stop; block += threads <= 2 ? 2 : 1)
             FN(forward_parts)(e, l, inputs, FN(view_layer)(e, l, thread), rows, block, threads <= 2);
         if (!y->by_columns) arrive(e->meeting, thread);
-        if (!l && y->lists) FN(fetch_ahead)(e, blocks);
+        if (!l) FN(fetch_ahead)(e, thread);
         if (!y->fused)
             FN(draw_factors)(e, l, view, row, column);
         else if (y->factors)
@@ -1641,11 +1651,32 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
     }
 }
 
+/* Brings the columns of each thread's weights and slots together, or back. */
+static void FN(move_columns)(const FN(engine) *e, int thread, int back) {
+    const FN(layer) *y = e->layer;
+    const FN(block) own = FN(own_weights)(e, 0, thread);
+    const ptrdiff_t bytes = own.width * sizeof(REAL);
+    REAL *const arrays[3] = {e->parameters, e->slots[0], e->slots[1]};
+    REAL *moved = e->moved + own.first * y->inputs;
+    for (int a = 0; a < 3; a++) {
+        if (!arrays[a]) continue;
+        REAL *together = arrays[a] + own.at, *among = arrays[a] + y->offset + own.first;
+        if (back) memcpy(moved, together, y->inputs * bytes);
+        for (ptrdiff_t i = 0; !back && i < y->inputs; i++)
+            memcpy(moved + i * own.width, among + i * y->outputs, bytes);
+        meet(e->meeting, thread); /* when nobody's are still where they go to */
+        if (!back) memcpy(together, moved, y->inputs * bytes);
+        for (ptrdiff_t i = 0; back && i < y->inputs; i++)
+            memcpy(among + i * y->outputs, moved + i * own.width, bytes);
+    }
+}
+
 static void FN(train_thread)(void *job, int thread) {
     FN(engine) *e = job;
     FN(engine) mine = *e; /* with counters of its own, which change from step to step */
     const int threads = e->p.threads;
     const float_mode mode = flush_subnormals();
+    if (e->together) FN(move_columns)(e, thread, 0);
     for (ptrdiff_t step = e->p.first, done = 0;; step++) {
         if (step == steps_of_epoch(&e->p)) {
             step = 0;
@@ -1700,6 +1731,7 @@ static void FN(train_thread)(void *job, int thread) {
         mine.p.iteration++;
         mine.p.updates++;
     }
+    if (e->together) FN(move_columns)(e, thread, 1);
     restore_subnormals(mode);
 }
 
@@ -1792,24 +1824,6 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     return used;
 }
 
-/* Brings the columns of each thread's weights and slots together, or back. */
-static void FN(move_columns)(const FN(engine) *e, int back) {
-    const FN(layer) *y = e->layer;
-    const ptrdiff_t bytes = y->inputs * y->outputs * sizeof(REAL);
-    REAL *const arrays[3] = {e->parameters, e->slots[0], e->slots[1]};
-    for (int a = 0; a < 3; a++) {
-        if (!arrays[a]) continue;
-        if (!back) memcpy(e->moved, arrays[a] + y->offset, bytes);
-        for (int thread = 0; thread < e->p.threads; thread++) {
-            const FN(block) own = FN(own_weights)(e, 0, thread);
-            REAL *apart = arrays[a] + own.at, *among = e->moved + own.first;
-            for (ptrdiff_t i = 0; i < y->inputs; i++, apart += own.stride, among += y->outputs)
-                memcpy(back ? among : apart, back ? apart : among, own.width * sizeof(REAL));
-        }
-        if (back) memcpy(arrays[a] + y->offset, e->moved, bytes);
-    }
-}
-
 /* Whether rows of weights that no sparse row reaches stay as they are: their gradient is zero, and the
  * rest of the step too where nothing shrinks them and their slots are zero. */
 static int FN(dead_stay)(const FN(engine) *e) {
@@ -1846,7 +1860,9 @@ static FN(engine) FN(prepare)(const plan *p) {
         const FN(layer) *before = l ? &e.layer[l - 1] : NULL;
         const ptrdiff_t row_bytes = p->batch * (ptrdiff_t)sizeof(REAL);
         const int by_columns = !l && !p->starts && p->layers > 1 && p->activations[0] < SOFTMAX &&
-                            inputs <= COLUMN_INPUTS * outputs && p->sizes[2] * row_bytes <= MOST_PART_BYTES;
+                               inputs <= COLUMN_INPUTS * outputs &&
+                               inputs * outputs * (ptrdiff_t)sizeof(REAL) <= MOST_COLUMN_BYTES &&
+                               p->sizes[2] * row_bytes <= MOST_PART_BYTES;
         const int in_parts = !by_columns && outputs * row_bytes <= MOST_PART_BYTES;
         const int zeros = before && !before->whole_rows && (before->activation == RELU || before->dropout > 0);
         e.layer[l] = (FN(layer)){
@@ -1890,9 +1906,7 @@ static ptrdiff_t FN(train)(const plan *p) {
         memset(e.row_penalties, 0, e.weight_rows * MOST_IDLE_PENALISED * sizeof *e.row_penalties);
     barrier meeting = {.threads = p->threads};
     e.meeting = &meeting;
-    if (e.together) FN(move_columns)(&e, 0);
     const int status = run_threads(FN(train_thread), &e, p->threads);
-    if (e.together) FN(move_columns)(&e, 1);
     give_back(scratch);
     return status ? -1 : e.done;
 }
@@ -1908,6 +1922,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef APART
 #undef MOST_SUMS
 #undef COLUMN_INPUTS
+#undef MOST_COLUMN_BYTES
 #undef TOGETHER_STEPS
 #undef NOTE_ROWS
 #undef HAS_FUSED

@@ -312,9 +312,14 @@ class ThreadChoice:
         At least 2; 1 leaves no choice.
     """
 
-    # Seconds of a trial, and between trials: they come less often while nothing changes.
-    TRIAL = 0.003
+    # Seconds of a trial: the fewest and, if so many steps take as long, the most. A call of the
+    # engine may take as long as three steps before the first.
+    TRIAL, MOST_TRIAL = 0.003, 0.012
+    TRIAL_STEPS = 16
+
+    # Seconds between trials: they come less often while nothing changes, and where a step is long.
     FIRST, LAST = 0.1, 0.4
+    SELDOM = 30
 
     # How much faster the other number has to be.
     GAIN = 1.05
@@ -329,9 +334,13 @@ class ThreadChoice:
         self._seconds, self._steps = 0.0, 0
         self._pace = 0.0
 
+    @property
+    def _trial(self):
+        return max(self.TRIAL, min(self.TRIAL_STEPS * self._pace, self.MOST_TRIAL))
+
     def limit(self, seconds):
         """How long the next steps may take, where they are to return after so many seconds."""
-        return min(seconds, self.TRIAL) if self._trying else seconds
+        return min(seconds, self._trial) if self._trying else seconds
 
     def took(self, seconds, steps):
         """Note how long steps took with `threads`; chooses those of the next."""
@@ -350,7 +359,7 @@ class ThreadChoice:
                 self._swap()
             return
         self._pace = pace
-        if self._since >= self._wait:
+        if self._since >= max(self._wait, self.SELDOM * max(self._trial, pace)):
             self._swap()
 
     def _swap(self):
