@@ -90,7 +90,7 @@ typedef struct {
     REAL *factors;      /* what dropout multiplied by; NULL without */
     REAL *back;         /* gradients in fed_on */
     REAL *gradients;    /* (batch, outputs) gradients in preactivated; of columns as `view` says */
-    uint16_t *kept;     /* (batch, outputs in sixteens) as `view` says: bits that dropout leaves, if fused */
+    uint16_t *kept;     /* (batch, outputs / LANES) as `view` says: bits of those that dropout leaves, if fused */
     /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
      * behind it; and in which rows an input occurs, as bits, and with what value. */
     FN(span) *spans;    /* (blocks, batch) */
@@ -885,53 +885,46 @@ static void FN(deactivate)(const FN(engine) *e, int l, FN(view) view, int thread
 /* What dropout multiplies by where it leaves a unit. */
 INLINE REAL FN(kept_scale)(const FN(layer) *y) { return y->dropout < 1 ? (REAL)(1 / (1 - y->dropout)) : 0; }
 
-#if SINGLE && defined(__AVX512F__)
+#if SINGLE && HAS_LANES
 #define HAS_FUSED 1
-INLINE FN(view) FN(in_sixteens)(FN(view) view) {
-    return (FN(view)){view.first / 16, (view.stride + 15) / 16, view.apart};
+/* In registers of LANES units. */
+INLINE FN(view) FN(in_registers)(FN(view) view) {
+    return (FN(view)){view.first / LANES, (view.stride + LANES - 1) / LANES, view.apart};
 }
 
-INLINE __mmask16 FN(lanes_of)(ptrdiff_t left) {
-    return left < 16 ? (__mmask16)((1u << left) - 1) : (__mmask16)0xFFFF;
-}
-
-/* ReLU and dropout, for layers in parts whose outputs the next one lists: a register of units stays one
- * from the parts to the lists. */
+/* ReLU and dropout, for layers whose outputs the next one lists: a register of units stays one from the
+ * sums to the lists. */
 
 /* What dropout leaves of the own units: the bits of `dropout_factors`. */
 static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
-    const FN(view) sixteens = FN(in_sixteens)(view);
-    const __m512i threshold = _mm512_set1_epi32((int32_t)floor(y->dropout * 65536 + 0.5));
-    const __m512i low = _mm512_set1_epi32(0xFFFF);
-    const words ascending = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    for (ptrdiff_t i = 0; i < sixteens.stride; i++)
+    const FN(view) registers = FN(in_registers)(view);
+    const uint32_t threshold = (uint32_t)floor(y->dropout * 65536 + 0.5);
+    const words zero = {0};
+    for (ptrdiff_t i = 0; i < registers.stride; i++)
         for (ptrdiff_t group = 0; group < rows; group += 8) {
-            const words zero = {0};
-            words word[4] = {ascending + (uint32_t)(view.first + i * 16), zero + (uint32_t)(group / 8),
-                             zero + (uint32_t)e->p.iteration, zero + (uint32_t)l};
+            words word[4] = {ascending_words() + (uint32_t)(view.first + i * LANES),
+                             zero + (uint32_t)(group / 8), zero + (uint32_t)e->p.iteration,
+                             zero + (uint32_t)l};
             philox_words(word, e->p.seed);
             for (int r = 0; r < 8 && group + r < rows; r++) {
-                __m512i half = (__m512i)word[r / 2];
-                half = r & 1 ? _mm512_srli_epi32(half, 16) : _mm512_and_si512(half, low);
-                y->kept[FN(place)(sixteens, e->p.batch, group + r, sixteens.first + i)] =
-                    _mm512_cmpge_epi32_mask(half, threshold);
+                const words half = r & 1 ? word[r / 2] >> 16 : word[r / 2] & 0xFFFF;
+                y->kept[FN(place)(registers, e->p.batch, group + r, registers.first + i)] =
+                    (uint16_t)at_least(half, threshold);
             }
         }
 }
 
-/* fed_on of the own units from the sums of the parts, and the lists of them: a register of units after the
+/* fed_on of the own units from the sums of the product, and the lists of them: a register of units after the
  * other, each for all rows, so that their bits stay in a register. (Masked stores that are soon loaded again
  * wait for the cache, twenty cycles on some processors. With the sums in the same pass, the processor
  * waits for one row of another core's parts after the other.) */
 static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l], *next = y + 1;
     const ptrdiff_t batch = e->p.batch;
-    const FN(view) sixteens = FN(in_sixteens)(view);
+    const FN(view) registers = FN(in_registers)(view);
     const FN(range) blocks = FN(own_blocks)(next, thread, e->p.threads);
-    const __m512 scale = _mm512_set1_ps(FN(kept_scale)(y));
-    const __m512i ascending =
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const floats scale = all_lanes(FN(kept_scale)(y));
     uint32_t *present = next->present + FN(place)(view, e->words, 0, view.first);
     for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
         const FN(range) range = FN(one_block)(next, block);
@@ -940,42 +933,34 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
             const ptrdiff_t at = FN(place)(view, batch, b, range.start);
             spans[b] = (FN(span)){next->columns + at, next->listed + at, 0};
         }
-        for (ptrdiff_t u = range.start; u < range.stop; u += 16) {
-            const __mmask16 lanes = FN(lanes_of)(range.stop - u);
+        for (ptrdiff_t u = range.start; u < range.stop; u += LANES) {
+            const lane_mask lanes = first_lanes(range.stop - u), all = first_lanes(LANES);
             const ptrdiff_t own = u - view.first;
-            const __m512i units = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)u));
+            const words units = ascending_words() + (uint32_t)u;
             const uint16_t *kept =
-                y->factors ? y->kept + FN(place)(sixteens, batch, 0, sixteens.first + own / 16) : NULL;
+                y->factors ? y->kept + FN(place)(registers, batch, 0, registers.first + own / LANES) : NULL;
             REAL *fed_on = y->fed_on + FN(place)(view, batch, 0, u);
             for (ptrdiff_t w = 0; w < e->words; w++) {
                 const ptrdiff_t stop = rows - w * 32 < 32 ? rows - w * 32 : 32;
-                __m512i known = _mm512_setzero_si512(), bit = _mm512_set1_epi32(1);
+                words known = {0}, bit = known + 1;
                 for (ptrdiff_t b = w * 32; b < w * 32 + stop; b++, fed_on += view.stride) {
-                    const __m512 z = _mm512_maskz_loadu_ps(lanes, fed_on);
-                    const __mmask16 on =
-                        _mm512_mask_cmp_ps_mask(kept ? kept[b * sixteens.stride] : (__mmask16)0xFFFF, z,
-                                                _mm512_setzero_ps(), _CMP_NLT_UQ);
-                    const __m512 x = _mm512_maskz_mul_ps(on, z, scale);
-                    const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-                    const int found = lanes_in16(there);
+                    const floats z = load_lanes(lanes, fed_on);
+                    const lane_mask left = kept ? (lane_mask)kept[b * registers.stride] : all;
+                    const floats x = multiply_lanes(not_negative(left, z), z, scale);
+                    const lane_mask there = not_zero(x);
                     FN(span) *span = &spans[b];
                     int32_t *columns = (int32_t *)span->columns + span->count;
                     REAL *listed = (REAL *)span->values + span->count;
-                    known = _mm512_mask_or_epi32(known, there, known, bit);
-                    bit = _mm512_add_epi32(bit, bit);
-                    if (lanes == 0xFFFF) {
-                        _mm512_storeu_ps(fed_on, x);
-                        _mm512_storeu_ps(listed, _mm512_maskz_compress_ps(there, x));
-                        _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(there, units));
-                    } else { /* behind a part of a vector begins what is another thread's */
-                        _mm512_mask_storeu_ps(fed_on, lanes, x);
-                        _mm512_mask_storeu_ps(listed, FN(lanes_of)(found), _mm512_maskz_compress_ps(there, x));
-                        _mm512_mask_storeu_epi32(columns, FN(lanes_of)(found),
-                                                 _mm512_maskz_compress_epi32(there, units));
-                    }
-                    span->count += found;
+                    known = mark_lanes(there, known, bit);
+                    bit += bit;
+                    store_lanes(lanes, fed_on, x);
+                    if (lanes == all)
+                        list_lanes(there, x, units, listed, columns);
+                    else /* behind a part of a register begins what is another thread's */
+                        list_only_lanes(there, x, units, listed, columns);
+                    span->count += count_lanes(there);
                 }
-                _mm512_mask_storeu_epi32(present + w * view.stride + own, lanes, known);
+                store_lanes_of_words(lanes, present + w * view.stride + own, known);
             }
         }
     }
@@ -986,18 +971,15 @@ static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int th
                                FN(range) range) {
     const FN(layer) *y = &e->layer[l];
     const FN(view) target = FN(view_gradients)(e, l, thread);
-    const __m512 scale = _mm512_set1_ps(FN(kept_scale)(y));
+    const floats scale = all_lanes(FN(kept_scale)(y));
     for (ptrdiff_t b = 0; b < rows; b++) {
         const ptrdiff_t at = FN(place)(view, e->p.batch, b, 0);
         REAL *gradients = y->gradients + FN(place)(target, e->p.batch, b, 0);
-        for (ptrdiff_t i = range.start; i < range.stop; i += 16) {
-            const __mmask16 lanes = FN(lanes_of)(range.stop - i);
-            const __mmask16 on =
-                _mm512_mask_cmp_ps_mask(lanes, _mm512_maskz_loadu_ps(lanes, y->fed_on + at + i),
-                                        _mm512_setzero_ps(), _CMP_GT_OQ);
-            const __m512 x =
-                _mm512_maskz_mul_ps(on, _mm512_maskz_loadu_ps(on, y->back + at + i), scale);
-            _mm512_mask_storeu_ps(gradients + i, lanes, x);
+        for (ptrdiff_t i = range.start; i < range.stop; i += LANES) {
+            const lane_mask lanes = first_lanes(range.stop - i);
+            const lane_mask on = positive(load_lanes(lanes, y->fed_on + at + i));
+            store_lanes(lanes, gradients + i,
+                        multiply_lanes(on, load_lanes(lanes, y->back + at + i), scale));
         }
     }
 }
@@ -1767,7 +1749,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (y->fused) y->preactivated = y->fed_on;
         if (y->fused && y->dropout > 0)
             y->kept = FN(carve)(&scratch, &used,
-                                (batch * ((y->outputs + 15) / 16 + PARTS) + apart) * sizeof *y->kept);
+                                (batch * ((y->outputs + LANES - 1) / LANES + PARTS) + apart) * sizeof *y->kept);
         y->gradients = FN(carve)(&scratch, &used, y->by_columns ? bytes : batch * y->outputs * real);
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {

@@ -185,6 +185,13 @@ typedef uint32_t words __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint64_t wide_words __attribute__((vector_size(VECTOR_BYTES)));
 #define WORDS ((int)(VECTOR_BYTES / sizeof(uint32_t)))
 
+/* 0, 1, 2, ... */
+INLINE words ascending_words(void) {
+    words x;
+    for (int i = 0; i < WORDS; i++) x[i] = (uint32_t)i;
+    return x;
+}
+
 /* 64-bit products of the elements with even numbers. */
 INLINE wide_words multiply_even(wide_words a, uint32_t b) {
 #if defined(__AVX512F__)
@@ -222,6 +229,8 @@ INLINE void philox_words(words word[4], uint64_t seed) {
         high_key += 0xBB67AE85u;
     }
 }
+
+#include "_lanes.h"
 
 /* outputs (n,) = 0 .. n-1 shuffled: Fisher and Yates, partners as in reference.permutation. The draws
  * for a register of counters at a time: one by one they took more than half of the time. */
