@@ -53,8 +53,10 @@
 /* Elements between what two threads write: the processor fetches on beyond the end of what it reads. */
 #define APART 4096
 #define MOST_SUMS (1 << 16)
-/* The most inputs of a first layer cut by columns, for each output: what all threads copy instead of parts. */
+/* Of a first layer cut by columns, the most inputs for each output, and bytes of them in a batch: all threads
+ * copy them, instead of parts. */
 #define COLUMN_INPUTS 8
+#define MOST_COPIED_BYTES (1 << 18)
 /* The largest such weights, in bytes, and the fewest steps for which they are brought together and back,
  * which takes as long as some three steps. */
 #define MOST_COLUMN_BYTES (1 << 21)
@@ -1597,7 +1599,7 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         const FN(range) all_rows = {0, rows}, own = FN(block_inputs)(y, blocks);
         const FN(view) view = FN(view_layer)(e, l, thread);
         const REAL *inputs = l ? y[-1].fed_on : e->batch_inputs;
-        const int others_wait = l && !y[-1].by_columns;
+        const int others_wait = l && !y[-1].by_columns; /* for the gradients */
         for (ptrdiff_t b = 0; others_wait && y->in_parts && threads > 1 && b < rows; b++)
             FN(claim)(y[-1].gradients + b * y->inputs + own.start, (own.stop - own.start) * sizeof(REAL));
         FN(range) alike;
@@ -1842,7 +1844,7 @@ static FN(engine) FN(prepare)(const plan *p) {
         const FN(layer) *before = l ? &e.layer[l - 1] : NULL;
         const ptrdiff_t row_bytes = p->batch * (ptrdiff_t)sizeof(REAL);
         const int by_columns = !l && !p->starts && p->layers > 1 && p->activations[0] < SOFTMAX &&
-                               inputs <= COLUMN_INPUTS * outputs &&
+                               inputs <= COLUMN_INPUTS * outputs && inputs * row_bytes <= MOST_COPIED_BYTES &&
                                inputs * outputs * (ptrdiff_t)sizeof(REAL) <= MOST_COLUMN_BYTES &&
                                p->sizes[2] * row_bytes <= MOST_PART_BYTES;
         const int in_parts = !by_columns && outputs * row_bytes <= MOST_PART_BYTES;
@@ -1903,12 +1905,13 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef MOST_RUNS
 #undef APART
 #undef MOST_SUMS
+#undef TOTALS
 #undef COLUMN_INPUTS
+#undef MOST_COPIED_BYTES
 #undef MOST_COLUMN_BYTES
 #undef TOGETHER_STEPS
 #undef NOTE_ROWS
 #undef HAS_FUSED
-#undef TOTALS
 #undef HAS_SHORT_ROWS
 #undef MOST_IDLE
 #undef MOST_IDLE_PENALISED
