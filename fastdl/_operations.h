@@ -760,41 +760,58 @@ INLINE REAL FN(penalise)(const REAL *parameters, REAL l1, REAL l2, REAL *gradien
     return l1 * absolutes + l2 * squares;
 }
 
+/* Adam's step of a vector of parameters under an L2 penalty; adds their squares to `squares`. */
+INLINE void FN(adam_decayed)(const FN(rule) *rule, REAL pull, FN(vector) *w, FN(vector) g, FN(vector) *m,
+                             FN(vector) *v, FN(vector) *squares) {
+    g += pull * *w;
+    *squares += *w * *w;
+    *m += (g - *m) * rule->take;
+    *v += (g * g - *v) * rule->take_2;
+    *w -= FN(over_root)(rule->rate * *m, *v, rule->epsilon);
+}
+
 /* One step of `rows` of n parameters each from gradients that those of the penalties are added to; adds each
  * row's penalties to one of `penalties`, unless NULL. */
 INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gradients, REAL *first,
                                 REAL *second, ptrdiff_t rows, ptrdiff_t n, REAL l1, REAL l2, REAL *penalties) {
     if (!penalties) n *= rows, rows = 1;
-    const ptrdiff_t whole = rule->kind == ADAM && !rule->decays && l1 == 0 ? n / LANES * LANES : 0;
-    const REAL pull = 2 * l2, rate = rule->rate, take = rule->take, take_2 = rule->take_2;
-    const REAL epsilon = rule->epsilon;
-    for (ptrdiff_t p = 0; whole && p < rows; p++) { /* in one pass: the optimizer's alone waits for memory */
-        FN(vector) squares = {0};
-        for (ptrdiff_t i = p * n; i < p * n + whole; i += LANES) {
-            const FN(vector) w = AT(parameters, i), g = AT(gradients, i) + pull * w;
-            FN(vector) m = AT(first, i), v = AT(second, i);
-            squares += w * w;
-            m += (g - m) * take;
-            v += (g * g - v) * take_2;
-            AT(first, i) = m;
-            AT(second, i) = v;
-            AT(parameters, i) = w - FN(over_root)(rate * m, v, epsilon);
+    if (rule->kind == ADAM && !rule->decays && l1 == 0) {
+        /* In one pass: the optimizer's alone waits for memory. A part of a vector is computed as a whole one
+         * is, so that it does not matter where rows are cut. */
+        const FN(rule) r = *rule;
+        for (ptrdiff_t p = 0; p < rows; p++) {
+            const ptrdiff_t start = p * n, whole = start + n / LANES * LANES, left = start + n - whole;
+            FN(vector) squares = {0};
+            for (ptrdiff_t i = start; i < whole; i += LANES) {
+                FN(vector) w = AT(parameters, i), m = AT(first, i), v = AT(second, i);
+                FN(adam_decayed)(&r, 2 * l2, &w, AT(gradients, i), &m, &v, &squares);
+                AT(first, i) = m;
+                AT(second, i) = v;
+                AT(parameters, i) = w;
+            }
+            if (left) {
+                FN(vector) w = {0}, g = {0}, m = {0}, v = {0};
+                memcpy(&w, parameters + whole, left * sizeof(REAL));
+                memcpy(&g, gradients + whole, left * sizeof(REAL));
+                memcpy(&m, first + whole, left * sizeof(REAL));
+                memcpy(&v, second + whole, left * sizeof(REAL));
+                FN(adam_decayed)(&r, 2 * l2, &w, g, &m, &v, &squares);
+                memcpy(first + whole, &m, left * sizeof(REAL));
+                memcpy(second + whole, &v, left * sizeof(REAL));
+                memcpy(parameters + whole, &w, left * sizeof(REAL));
+            }
+            if (penalties) penalties[p] += l2 * FN(total)(squares);
         }
-        if (penalties) penalties[p] += l2 * FN(total)(squares);
+        return;
     }
-    if (whole == n) return;
     for (ptrdiff_t p = 0; p < rows; p++)
-        for (ptrdiff_t i = p * n + whole; i < (p + 1) * n; i += SUM_PART) {
+        for (ptrdiff_t i = p * n; i < (p + 1) * n; i += SUM_PART) {
             const ptrdiff_t left = (p + 1) * n - i;
             const REAL penalty =
                 FN(penalise)(parameters + i, l1, l2, gradients + i, left < SUM_PART ? left : SUM_PART);
             if (penalties) penalties[p] += penalty;
         }
-    for (ptrdiff_t p = 0; whole && p < rows; p++) {
-        const ptrdiff_t i = p * n + whole;
-        FN(apply)(rule, parameters + i, gradients + i, first + i, second + i, n - whole);
-    }
-    if (!whole) FN(apply)(rule, parameters, gradients, first, second, rows * n);
+    FN(apply)(rule, parameters, gradients, first, second, rows * n);
 }
 
 /* Adam's part of `idle_penalised` for l2 alone; adds the squares of the parameters of step s to squares[s]. */
