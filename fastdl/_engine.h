@@ -397,16 +397,12 @@ static void FN(data_product)(const plan *p, ptrdiff_t rows, ptrdiff_t columns, c
 INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_t n, int32_t *columns,
                                    REAL *values) {
     ptrdiff_t count = 0, i = 0;
-#if SINGLE && defined(__AVX512F__)
-    const __m512i ascending =
-        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    for (; i + 16 <= n; i += 16) {
-        const __m512 x = _mm512_loadu_ps(source + i);
-        const __mmask16 there = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NEQ_UQ);
-        const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)(first + i)));
-        _mm512_storeu_ps(values + count, _mm512_maskz_compress_ps(there, x));
-        _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32(there, place));
-        count += lanes_in16(there);
+#if SINGLE && HAS_LANES
+    for (; i + LANES <= n; i += LANES) {
+        const floats x = load_lanes(first_lanes(LANES), source + i);
+        const lane_mask there = not_zero(x);
+        list_lanes(there, x, ascending_words() + (uint32_t)(first + i), values + count, columns + count);
+        count += count_lanes(there);
     }
 #elif defined(__AVX512DQ__) && defined(__AVX512VL__)
     const __m256i ascending = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -417,19 +413,6 @@ INLINE ptrdiff_t FN(list_nonzeros)(const REAL *source, ptrdiff_t first, ptrdiff_
         _mm512_storeu_pd(values + count, _mm512_maskz_compress_pd(there, x));
         _mm256_storeu_si256((__m256i *)(columns + count), _mm256_maskz_compress_epi32(there, place));
         count += lanes_in8(there);
-    }
-#elif SINGLE && defined(__AVX2__) && defined(__BMI2__)
-    for (; i + 8 <= n; i += 8) {
-        const __m256 x = _mm256_loadu_ps(source + i);
-        const int there = _mm256_movemask_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_NEQ_UQ));
-        /* The numbers, in bytes, of the lanes that are there, moved together. */
-        const uint64_t bytes = _pdep_u64((uint64_t)there, 0x0101010101010101) * 0xFF;
-        const __m256i lanes = _mm256_cvtepu8_epi32(
-            _mm_cvtsi64_si128((int64_t)_pext_u64(0x0706050403020100, bytes)));
-        _mm256_storeu_ps(values + count, _mm256_permutevar8x32_ps(x, lanes));
-        _mm256_storeu_si256((__m256i *)(columns + count),
-                            _mm256_add_epi32(lanes, _mm256_set1_epi32((int32_t)(first + i))));
-        count += __builtin_popcount((unsigned)there);
     }
 #endif
     for (; i < n; i++) {
