@@ -57,6 +57,10 @@ class _Vector(ctypes.Structure):
     _fields_ = (("place", ctypes.c_void_p), ("length", ctypes.c_size_t))
 
 
+# Made once, since to make a type takes longer than all the rest of a read's beginning.
+_Vectors = _Vector * 3
+
+
 class _Event(ctypes.Structure):
     """Linux's io_event."""
 
@@ -106,6 +110,13 @@ def fits(begin, out):
     return (out.ctypes.data - begin) % SECTOR == 0 and out.nbytes >= _LEAST_BYTES
 
 
+def _open(path):
+    """A file for direct reads, None where it refuses them."""
+    with contextlib.suppress(OSError):
+        return os.open(path, os.O_RDONLY | os.O_DIRECT)
+    return None
+
+
 class Reads:
     """Reads that are begun together, and waited for together.
 
@@ -143,15 +154,31 @@ class Reads:
         ]
         if not self._ours():
             return
-        for number, (read, (path, _, _)) in enumerate(zip(self._reads, reads, strict=True)):
-            with contextlib.suppress(OSError):  # a file that refuses direct reads, or one too many
-                file = os.open(path, os.O_RDONLY | os.O_DIRECT)
-                try:
-                    request = ctypes.c_void_p(ctypes.addressof(read.request(number, file)))
-                    self._call(1, ctypes.c_long(1), ctypes.byref(request))
-                    read.begun = True
-                finally:
-                    os.close(file)
+        with contextlib.ExitStack() as opened:
+            files, asked = {}, []
+            for number, (read, (path, _, _)) in enumerate(zip(self._reads, reads, strict=True)):
+                if path not in files:
+                    files[path] = _open(path)
+                    if files[path] is not None:
+                        opened.callback(os.close, files[path])
+                if files[path] is not None:
+                    asked.append((read, ctypes.addressof(read.request(number, files[path]))))
+            self._submit(asked)
+
+    def _submit(self, asked):
+        """Ask the system for (read, request)s, all at once, but for those that it refuses."""
+        requests = (ctypes.c_void_p * len(asked))(*(request for _, request in asked))
+        first = 0
+        while first < len(asked):
+            rest = ctypes.byref(requests, first * ctypes.sizeof(ctypes.c_void_p))
+            try:
+                count = self._call(1, ctypes.c_long(len(asked) - first), rest)
+            except OSError:  # the first of them, since there is one too many, or it is refused
+                first += 1
+                continue
+            for read, _ in asked[first : first + count]:
+                read.begun = True
+            first += count
 
     def finish(self):
         """Wait for them; returns, for each, whether the array is filled."""
@@ -197,7 +224,7 @@ class _Read:
             parts.insert(0, (edges, SECTOR))
         if self._tail:
             parts.append((edges + SECTOR, SECTOR))
-        self._vectors = (_Vector * len(parts))(*parts)
+        self._vectors = _Vectors(*parts)
         self._request = _Request(
             data=number,
             operation=_READ,
