@@ -20,12 +20,13 @@ import numpy as np
 # file, and lengths.
 SECTOR = 512
 
-# The numbers of io_setup, io_submit and io_getevents, which the C library doesn't name.
-_CALLS = {"x86_64": (206, 209, 208), "aarch64": (0, 2, 4)}
+# The numbers of system calls that the C library doesn't name.
+_NAMES = "io_setup", "io_destroy", "io_submit", "io_getevents"
+_NUMBERS = {"x86_64": (206, 207, 209, 208), "aarch64": (0, 1, 2, 4)}
 _READ = 7  # into several places, IOCB_CMD_PREADV
 
 # The most that are under way at once.
-_DEPTH = 128
+DEPTH = 128
 
 # Less is as quick to read through the cache. So much, `aligned_zeros` has in pages of its own. Who
 # writes to a page meanwhile, and has forked, gets another page than the disk writes to.
@@ -75,11 +76,16 @@ class _Event(ctypes.Structure):
 @functools.cache
 def _system():
     """The C library's `syscall`, None where its numbers are not known."""
-    if sys.platform != "linux" or platform.machine() not in _CALLS or sys.maxsize < 2**32:
+    if sys.platform != "linux" or platform.machine() not in _NUMBERS or sys.maxsize < 2**32:
         return None
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
     return call
+
+
+def _number(name):
+    """A system call's number on this machine."""
+    return ctypes.c_long(_NUMBERS[platform.machine()][_NAMES.index(name)])
 
 
 # Contexts that nobody uses now, with the process that they are of. To give one back to the system
@@ -98,7 +104,7 @@ def _context():
             if process == os.getpid():
                 return spare
     context = ctypes.c_ulong(0)
-    failed = call(_CALLS[platform.machine()][0], _DEPTH, ctypes.byref(context))
+    failed = call(_number("io_setup"), DEPTH, ctypes.byref(context))
     return None if failed else context
 
 
@@ -127,16 +133,16 @@ class Reads:
         self._context = _context()
         self._process = os.getpid()
         self._reads = []
-        self._edges = np.frombuffer(mmap.mmap(-1, 2 * SECTOR * _DEPTH), np.uint8)
+        self._sure = True  # that what is under way is what `begun` says
+        self._edges = np.frombuffer(mmap.mmap(-1, 2 * SECTOR * DEPTH), np.uint8)
 
     def _ours(self):
         """Whether there is a context, and this is not a process that was forked since."""
         return self._context is not None and self._process == os.getpid()
 
     def _call(self, call, *arguments):
-        number = ctypes.c_long(_CALLS[platform.machine()][call])
         while True:
-            result = _system()(number, self._context, *arguments)
+            result = _system()(_number(call), self._context, *arguments)
             if result >= 0:
                 return result
             if ctypes.get_errno() != errno.EINTR:
@@ -145,10 +151,9 @@ class Reads:
     def begin(self, reads):
         """Begin to read, for each (path, begin, out), a file's bytes into an array that `fits`.
 
-        Those before have been finished.
+        They are no more than DEPTH, and those before have been finished.
         """
-        edges = self._edges.reshape(_DEPTH, -1)
-        reads = reads[:_DEPTH]
+        edges = self._edges.reshape(DEPTH, -1)
         self._reads = [
             _Read(begin, out, edge) for (_, begin, out), edge in zip(reads, edges, strict=False)
         ]
@@ -171,14 +176,15 @@ class Reads:
         first = 0
         while first < len(asked):
             rest = ctypes.byref(requests, first * ctypes.sizeof(ctypes.c_void_p))
+            self._sure = False  # an interrupt may come before what was begun is noted
             try:
-                count = self._call(1, ctypes.c_long(len(asked) - first), rest)
+                count = self._call("io_submit", ctypes.c_long(len(asked) - first), rest)
             except OSError:  # the first of them, since there is one too many, or it is refused
-                first += 1
-                continue
+                count = 0
             for read, _ in asked[first : first + count]:
                 read.begun = True
-            first += count
+            self._sure = True
+            first += max(count, 1)
 
     def finish(self):
         """Wait for them; returns, for each, whether the array is filled."""
@@ -187,19 +193,23 @@ class Reads:
         events = (_Event * max(missing, 1))()
         while missing:
             many = ctypes.c_long(missing)
-            count = self._call(2, many, many, events, None)
+            self._sure = False
+            count = self._call("io_getevents", many, many, events, None)
             for event in events[:count]:
                 read = self._reads[event.data]
                 read.begun, filled[event.data] = False, read.end(event.result)
+            self._sure = True
             missing -= count
         self._reads = []
         return filled
 
     def close(self):
         """Wait for what is under way; the context is for others then."""
-        if self._ours():
+        if self._ours() and self._sure:
             self.finish()
             _spare.append((self._process, self._context))
+        elif self._ours():  # which waits for whatever there is
+            self._call("io_destroy")
         self._context, self._reads = None, []
 
 

@@ -1001,6 +1001,12 @@ INLINE ptrdiff_t FN(waiting_rows)(ptrdiff_t width) {
     return (tiles < 1 ? 1 : tiles > 4 ? 4 : tiles) * TILE_ROWS;
 }
 
+/* The elements that they have at most, of any width up to this one: of narrower rows more wait. */
+INLINE ptrdiff_t FN(most_waiting)(ptrdiff_t width) {
+    const ptrdiff_t tile = TILE_ROWS * width, most = tile > MOST_SUMS ? tile : MOST_SUMS;
+    return 4 * tile < most ? 4 * tile : most;
+}
+
 /* The gradients of a block of layer l's inputs with few zeros. */
 static void FN(dense_back)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows, FN(range) range) {
     const FN(layer) *y = &e->layer[l];
@@ -1342,7 +1348,7 @@ static double FN(penalties_of_rows)(const FN(engine) *e, const REAL *weights, pt
                 if (e->p.l1 != 0)
 #pragma omp simd
                     for (int k = 0; k < LANES; k++) absolutes[k] += FN(absolute)(w[k]);
-                squares += w * w;
+                if (e->p.l2 != 0) squares += w * w;
             }
         total += e->p.l1 * (double)FN(total)(absolutes) + e->p.l2 * (double)FN(total)(squares);
     }
@@ -1747,7 +1753,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;
-        const ptrdiff_t sums = FN(waiting_rows)(panels) * panels;
+        const ptrdiff_t sums = FN(most_waiting)(panels);
         if (sums > e->most_sums) e->most_sums = sums;
         if (panels > e->widest_dense) e->widest_dense = panels;
         if (y->in_parts && padded > e->widest) e->widest = padded;

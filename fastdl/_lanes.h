@@ -60,7 +60,7 @@ INLINE void list_only_lanes(lane_mask lanes, floats x, words units, float *value
     _mm512_mask_storeu_epi32(columns, there, _mm512_maskz_compress_epi32(lanes, (__m512i)units));
 }
 
-#elif defined(__AVX2__) && defined(__BMI2__)
+#elif defined(__AVX2__) && defined(__BMI2__) && !defined(__AVX512F__)
 #define HAS_LANES 1
 typedef __m256 floats;
 typedef uint32_t lane_mask;

@@ -485,40 +485,47 @@ static FN(rule) FN(make_rule)(int kind, double learning_rate, double momentum, d
     };
 }
 
-#if SINGLE && defined(__AVX512F__)
-/* Half of 1 / (sqrt(x) + epsilon). Root and quotient by approximations to 14 bits and a Newton step each,
- * good to 2 ulp: the exact instructions take twice as long as all the rest of an Adam step. Twice the
- * root, and a number next to zero added to it, cost additions only, which some processors do beside the
+/* Twice sqrt(s), s finite (of an infinite one NaN): an approximation and a Newton step, good to 2 ulp, or 4
+ * by AVX2's; in double precision two steps. The unit that takes exact roots also divides, which it does in
+ * an Adam step beside the products: with exact roots too a step takes up to half as long again, with
+ * approximate quotients a tenth. Twice the root costs an addition only, which some processors do beside the
  * products. */
-INLINE __m512 FN(half_inverse_root)(__m512 x, __m512 twice_epsilon) {
-    const __m512 y = _mm512_rsqrt14_ps(_mm512_add_ps(x, _mm512_set1_ps(0x1p-126f)));
+#if SINGLE && defined(__AVX512F__)
+#define HAS_QUICK_ROOT 1
+INLINE FN(vector) FN(twice_root)(FN(vector) s) {
+    const __m512 x = (__m512)s;
+    const __m512 y = _mm512_rsqrt14_ps(_mm512_max_ps(x, _mm512_set1_ps(0x1p-126f)));
     const __m512 root = _mm512_mul_ps(x, y);
-    const __m512 twice = _mm512_fmadd_ps(_mm512_fnmadd_ps(root, root, x), y, _mm512_add_ps(root, root));
-    const __m512 divisor = _mm512_add_ps(twice, twice_epsilon), inverse = _mm512_rcp14_ps(divisor);
-    return _mm512_mul_ps(inverse, _mm512_fnmadd_ps(divisor, inverse, _mm512_set1_ps(2)));
+    return (FN(vector))_mm512_fmadd_ps(_mm512_fnmadd_ps(root, root, x), y, _mm512_add_ps(root, root));
 }
 #elif defined(__AVX512F__)
-/* The same with two Newton steps each. */
-INLINE __m512d FN(half_inverse_root)(__m512d x, __m512d twice_epsilon) {
-    const __m512d y = _mm512_rsqrt14_pd(_mm512_add_pd(x, _mm512_set1_pd(0x1p-1022)));
-    const __m512d half = _mm512_set1_pd(0.5), one = _mm512_set1_pd(1);
+#define HAS_QUICK_ROOT 1
+INLINE FN(vector) FN(twice_root)(FN(vector) s) {
+    const __m512d x = (__m512d)s;
+    const __m512d y = _mm512_rsqrt14_pd(_mm512_max_pd(x, _mm512_set1_pd(0x1p-1022)));
+    const __m512d half = _mm512_set1_pd(0.5);
     const __m512d root = _mm512_mul_pd(x, y), side = _mm512_mul_pd(y, half);
     const __m512d error = _mm512_fnmadd_pd(root, side, half);
     const __m512d better = _mm512_fmadd_pd(root, error, root), sides = _mm512_fmadd_pd(y, error, y);
-    const __m512d twice =
-        _mm512_fmadd_pd(_mm512_fnmadd_pd(better, better, x), sides, _mm512_add_pd(better, better));
-    const __m512d divisor = _mm512_add_pd(twice, twice_epsilon), first = _mm512_rcp14_pd(divisor);
-    const __m512d inverse = _mm512_fmadd_pd(first, _mm512_fnmadd_pd(divisor, first, one), first);
-    return _mm512_fmadd_pd(inverse, _mm512_fnmadd_pd(divisor, inverse, one), inverse);
+    const __m512d rest = _mm512_fnmadd_pd(better, better, x);
+    return (FN(vector))_mm512_fmadd_pd(rest, sides, _mm512_add_pd(better, better));
 }
+#elif SINGLE && defined(__AVX2__) && defined(__FMA__)
+#define HAS_QUICK_ROOT 1
+INLINE FN(vector) FN(twice_root)(FN(vector) s) {
+    const __m256 x = (__m256)s;
+    const __m256 y = _mm256_rsqrt_ps(_mm256_max_ps(x, _mm256_set1_ps(0x1p-126f)));
+    const __m256 root = _mm256_mul_ps(x, y);
+    return (FN(vector))_mm256_fmadd_ps(_mm256_fnmadd_ps(root, root, x), y, _mm256_add_ps(root, root));
+}
+#else
+#define HAS_QUICK_ROOT 0
 #endif
 
 /* v / (sqrt(s) + epsilon), for the slots' second moments. */
 INLINE FN(vector) FN(over_root)(FN(vector) v, FN(vector) s, REAL epsilon) {
-#if SINGLE && defined(__AVX512F__)
-    return (2 * v) * (FN(vector))FN(half_inverse_root)((__m512)s, _mm512_set1_ps(2 * epsilon));
-#elif defined(__AVX512F__)
-    return (2 * v) * (FN(vector))FN(half_inverse_root)((__m512d)s, _mm512_set1_pd(2 * epsilon));
+#if HAS_QUICK_ROOT
+    return (2 * v) / (FN(twice_root)(s) + 2 * epsilon);
 #else
     FN(vector) quotient;
 #pragma omp simd
@@ -526,6 +533,8 @@ INLINE FN(vector) FN(over_root)(FN(vector) v, FN(vector) s, REAL epsilon) {
     return quotient;
 #endif
 }
+
+#undef HAS_QUICK_ROOT
 
 #define AT(array, i) (*(FN(vector) *)((array) + (i)))
 
@@ -576,10 +585,11 @@ INLINE void FN(apply_vectors)(const FN(rule) *rule, REAL *parameters, const REAL
             v = _mm512_fmadd_ps(_mm512_fmsub_ps(g, g, v), _mm512_set1_ps(take_2), v);
             _mm512_storeu_ps(first + i, m);
             _mm512_storeu_ps(second + i, v);
-            const __m512 step = FN(half_inverse_root)(v, _mm512_set1_ps(2 * epsilon));
-            _mm512_storeu_ps(parameters + i,
-                             _mm512_fnmadd_ps(_mm512_mul_ps(m, _mm512_set1_ps(2 * rate)), step,
-                                              _mm512_loadu_ps(parameters + i)));
+            const __m512 root = (__m512)FN(twice_root)((FN(vector))v);
+            const __m512 divisor = _mm512_add_ps(root, _mm512_set1_ps(2 * epsilon));
+            const __m512 taken = _mm512_mul_ps(m, _mm512_set1_ps(rate));
+            const __m512 step = _mm512_div_ps(_mm512_add_ps(taken, taken), divisor);
+            _mm512_storeu_ps(parameters + i, _mm512_sub_ps(_mm512_loadu_ps(parameters + i), step));
 #else
             const FN(vector) g = *(const FN(vector) *)(gradients + i);
             FN(vector) m = AT(first, i), v = AT(second, i);
@@ -757,7 +767,7 @@ INLINE REAL FN(penalise)(const REAL *parameters, REAL l1, REAL l2, REAL *gradien
             absolutes += FN(absolute)(w);
             squares += w * w;
         }
-    return l1 * absolutes + l2 * squares;
+    return l1 * absolutes + (l2 == 0 ? 0 : l2 * squares);
 }
 
 /* Adam's step of a vector of parameters under an L2 penalty; adds their squares to `squares`. */

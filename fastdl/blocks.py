@@ -3,6 +3,7 @@
 import contextvars
 import functools
 import glob
+import itertools
 import math
 import mmap
 import os
@@ -371,6 +372,7 @@ class _Reader:
         """Begin to read a window's rows to the end of X, or have the system read them ahead."""
         late = self._waited > _MOST_WAITED * (time.perf_counter() - self._began)
         wanted = {} if late else source.direct(window.blocks, X[-window.rows :])
+        wanted = dict(itertools.islice(wanted.items(), _direct.DEPTH))
         self._window, self._blocks = window, list(wanted)
         self._reads.begin(list(wanted.values()))
         source.prefetch([block for block in window.blocks if block not in wanted])

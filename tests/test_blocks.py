@@ -1,5 +1,7 @@
 """Training on rows that come block by block: which rows, in which order, and the same results."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -297,6 +299,46 @@ def test_rows_that_direct_reads_leave_are_read_as_usual(tmp_path, filled, monkey
     direct_pieces(tmp_path / "rows.npy")
     assert filled
     assert not any(filled)
+
+
+def test_more_blocks_than_may_be_under_way(tmp_path, filled, monkeypatch):
+    monkeypatch.setattr("fastdl._direct.DEPTH", 2)
+    monkeypatch.setattr("fastdl._direct._LEAST_BYTES", 1)
+    direct_pieces(tmp_path / "rows.npy", block_rows=160)
+    assert len(filled) == 2 * 4  # of four windows of five blocks, and the rest as usual
+
+
+@pytest.mark.parametrize("call", ["io_submit", "io_getevents"])
+def test_an_interrupt_leaves_no_reads_to_others(tmp_path, monkeypatch, call):
+    from fastdl import _direct
+
+    path = tmp_path / "rows.npy"
+    memmap(path, WIDE)
+    reads, real = _direct.Reads(), _direct.Reads._call
+    if reads._context is None or (file := _direct._open(path)) is None:
+        pytest.skip("the system has no direct reads")
+    os.close(file)
+    out = np.zeros(1 << 18, np.uint8)
+    out = out[-out.ctypes.data % _direct.SECTOR :][: 1 << 17]
+
+    def interrupted(self, name, *arguments):
+        result = real(self, name, *arguments)
+        if name == call:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(_direct.Reads, "_call", interrupted)
+    spare = list(_direct._spare)
+
+    def read():
+        reads.begin([(path, 0, out)])
+        reads.finish()
+
+    with pytest.raises(KeyboardInterrupt):
+        read()
+    monkeypatch.undo()
+    reads.close()
+    assert _direct._spare == spare
 
 
 def test_systems_without_direct_reads_read_as_usual(tmp_path, filled, monkeypatch):

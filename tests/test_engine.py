@@ -385,6 +385,20 @@ def test_steps_too_short_to_tell_count_together():
 
 
 @pytest.mark.parametrize("optimizer", [Adam(0.01), Adam(0.01, global_clipnorm=0.5)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("outputs", [1824, 2721, 4000])
+def test_cuts_of_a_wide_layer_give_the_same_bits(outputs, dtype, optimizer, monkeypatch):
+    # Of rows half as wide, more than twice as many may wait for the optimizer.
+    X, y = data(rows=7, features=60, classes=10)
+    arguments, results = {"sizes": [60, outputs, 10], "dtype": dtype}, set()
+    for threads in range(1, 5):
+        monkeypatch.setattr(_engine, "_threads", lambda *_, count=threads: count)
+        net, history = trained(arguments, {"batch_size": 2, "optimizer": optimizer}, X, y)
+        results.add((digest(net), *history["loss"]))
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("optimizer", [Adam(0.01), Adam(0.01, global_clipnorm=0.5)])
 @pytest.mark.parametrize("sparse_density", [0, 0.5])
 @pytest.mark.parametrize(
     "sizes", [[90, 130, 70, 10], [90, 45, 10], [90, 11, 70, 10], [90, 600, 10], [90, 50, 1000, 10]]
