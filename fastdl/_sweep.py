@@ -796,11 +796,14 @@ def _parts(value):
         return list(value.items())
     if isinstance(value, (list, tuple)):
         return value
+    if isinstance(value, types.ModuleType):
+        return [value.__name__]
     if isinstance(value, types.CodeType):
         return value.co_code, value.co_consts, value.co_names
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or ()]
-        return value.__qualname__, value.__code__, value.__defaults__, cells
+        defaults = value.__defaults__, value.__kwdefaults__
+        return value.__qualname__, value.__code__, *defaults, cells
     if isinstance(value, types.MethodType):
         return value.__func__, value.__self__
     if isinstance(value, functools.partial):

@@ -750,10 +750,27 @@ class _Parquet(_Source):
 
     def read(self, block, out):
         table = self._table(block)
-        out[...] = _numbers("X", table, self._features)
+        X = _numbers("X", table, self._features)
+        if X.shape[1] != self.features:
+            raise ValueError(
+                f"X: {self._name(block)} has {X.shape[1]} features, the first one {self.features}"
+            )
+        out[...] = X
         y = _numbers("y", table, self._targets)
-        weights = _numbers("sample_weight", table, self._weights)[:, 0] if self._weights else None
-        return y[:, 0] if self._single else y, weights
+        if self._single and y.shape[1] == 1:
+            y = y[:, 0]
+        if not self._weights:
+            return y, None
+        weights = _numbers("sample_weight", table, self._weights)
+        if weights.shape[1] != 1:
+            raise ValueError(
+                f"sample_weight: column {self._weights[0]!r} is no number for each row"
+            )
+        return y, weights[:, 0]
+
+    def _name(self, block):
+        file, group, _ = self._groups[block]
+        return f"row group {group} of {file}"
 
     def _table(self, block):
         file, group, _ = self._groups[block]
@@ -767,10 +784,13 @@ def _numbers(name, table, columns):
     for column in columns:
         chunks = table.column(column).combine_chunks()
         if hasattr(chunks, "flatten") and hasattr(chunks.type, "value_type"):
-            values = chunks.flatten().to_numpy(zero_copy_only=False)
-            if not len(chunks) or len(values) % len(chunks):
+            compute = optional_import("pyarrow.compute", extra="parquet")
+            lengths = compute.unique(compute.list_value_length(chunks)).to_pylist()
+            if chunks.null_count or len(lengths) != 1 or not lengths[0]:
                 raise ValueError(f"{name}: the lists of column {column!r} differ in length")
-            values = values.reshape(len(chunks), -1)
+            values = (
+                chunks.flatten().to_numpy(zero_copy_only=False).reshape(len(chunks), lengths[0])
+            )
         else:
             values = chunks.to_numpy(zero_copy_only=False)[:, np.newaxis]
         arrays.append(checks.real(f"{name}: column {column!r}", values))

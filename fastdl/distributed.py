@@ -194,6 +194,7 @@ class _Training:
         logs, shown = {}, time.perf_counter()
         try:
             for epoch in epochs:
+                model._position = None  # nothing to go on from, within an epoch
                 hooks.call("on_epoch_begin", epoch, {})
                 self.cluster.place()
                 totals = np.zeros(3)

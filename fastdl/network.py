@@ -508,10 +508,10 @@ class MLP:
                     hooks.pass_epochs(epoch, self._metrics(totals[:passed]), last + 1)
                     epoch += passed
                 step, current = last + 1, totals[passed]
-                if every_step:
-                    hooks.call("on_train_batch_end", last, self._metrics(current))
                 over = piece.last and step == piece.start + steps
                 self._position = None if over else Position(epoch, step, current, settings)
+                if every_step:
+                    hooks.call("on_train_batch_end", last, self._metrics(current))
                 now = time.perf_counter()
                 if now - shown >= _PROGRESS_INTERVAL and hooks.overrides("on_train_progress"):
                     hooks.call("on_train_progress", last, self._metrics(current))
@@ -570,9 +570,10 @@ class MLP:
         if training.optimizer is not None and training.optimizer not in known:
             raise ValueError(f"optimizer: {training.optimizer} is not the checkpoint's {known[0]}")
         settings = resumed["position"]["settings"]
-        for name, value in training.settings.items():
-            if settings.get(name) != value:
-                raise ValueError(f"{name}: {value} is not the checkpoint's {settings.get(name)}")
+        for name in training.settings | settings:
+            value, there = training.settings.get(name), settings.get(name)
+            if value != there:
+                raise ValueError(f"{name}: {value} is not the checkpoint's {there}")
         kept = [callback for callback in training.callbacks if callback.get_state() is not None]
         names = [type(callback).__name__ for callback in kept]
         found = [name for name, _ in resumed["callbacks"] if name != "History"]

@@ -241,6 +241,52 @@ def test_parquet(tmp_path):
         net().fit(tmp_path / "all.parquet")
 
 
+def test_parquet_targets_that_are_lists(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {f"x{i}": X[:, i] for i in range(6)}
+    one_hot = pyarrow.FixedSizeListArray.from_arrays(np.eye(3)[Y].reshape(-1), 3)
+    table = pyarrow.table(columns | {"label": one_hot, "weight": WEIGHT})
+    parquet.write_table(table, tmp_path / "all.parquet", row_group_size=40)
+    network = MLP([6, 8, 3], loss="categorical_crossentropy", seed=3)
+    blocks = Blocks(tmp_path / "all.parquet", "label", "weight", buffer_rows=120)
+    found = trained(blocks, network=network)
+    network = MLP([6, 8, 3], seed=3)
+    labels = Blocks(X, Y, WEIGHT, block_rows=40, buffer_rows=120)
+    np.testing.assert_allclose(
+        found.weights[0], trained(labels, network=network).weights[0], rtol=1e-4, atol=1e-6
+    )
+    with pytest.raises(ValueError, match="sample_weight: column 'label' is no number for each row"):
+        trained(Blocks(tmp_path / "all.parquet", "weight", "label"), network=MLP([6, 1]))
+
+
+@pytest.mark.parametrize("lists", [[[1.0, 2, 3, 4], [5], [6]], [[1.0, 2], None, [3, 4]], [[]] * 3])
+def test_parquet_lists_that_differ_in_length(tmp_path, lists):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    column = pyarrow.array(lists, pyarrow.list_(pyarrow.float64()))
+    parquet.write_table(pyarrow.table({"x": column, "y": [0, 1, 0]}), tmp_path / "all.parquet")
+    with pytest.raises(ValueError, match="X: the lists of column 'x' differ in length"):
+        Blocks(tmp_path / "all.parquet", "y")
+
+
+def test_parquet_files_whose_lists_have_other_lengths(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for name, rows in {"a": np.ones((50, 3)), "b": np.ones((50, 1))}.items():
+        column = pyarrow.array(rows.tolist())
+        table = pyarrow.table({"x": column, "y": np.zeros(50, np.int64)})
+        parquet.write_table(table, tmp_path / f"{name}.parquet")
+    blocks = Blocks(tmp_path, "y", buffer_rows=60)
+    with pytest.raises(
+        ValueError, match=r"X: row group 0 of .*b.parquet has 1 features, the first"
+    ):
+        trained(blocks, network=MLP([3, 1]))
+
+
 WIDE = np.random.default_rng(1).normal(size=(3000, 200)).astype(np.float32)
 
 
@@ -464,15 +510,19 @@ class BreakError(Exception):
 class BreakAfter(callbacks.Callback):
     """Writes a checkpoint after some step and breaks off a little later."""
 
-    def __init__(self, checkpoint, steps):
-        self.checkpoint, self.steps = checkpoint, steps
+    def __init__(self, checkpoint, steps, hook):
+        self.checkpoint, self.steps, self.hook = checkpoint, steps, hook
 
     def on_train_batch_end(self, batch, logs=None):
         if self.model.iterations == self.steps + 3:
             raise BreakError
+        self.reach("end")
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.model.iterations == self.steps:
+        self.reach("begin")
+
+    def reach(self, hook):
+        if (self.model.iterations, hook) == (self.steps, self.hook):
             self.checkpoint.write()
 
 
@@ -487,8 +537,10 @@ def sources():
 
 @pytest.mark.parametrize("source", sources())
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("steps", [5, 31, 45, 70])
-def test_a_training_goes_on_to_the_same_end(tmp_path, source, shuffle, steps):
+@pytest.mark.parametrize(
+    ("steps", "hook"), [(5, "begin"), (31, "begin"), (45, "begin"), (45, "end"), (70, "begin")]
+)
+def test_a_training_goes_on_to_the_same_end(tmp_path, source, shuffle, steps, hook):
     arguments = sources()[source]
     path = tmp_path / "run.safetensors"
     whole, broken = net(), net()
@@ -499,7 +551,7 @@ def test_a_training_goes_on_to_the_same_end(tmp_path, source, shuffle, steps):
     with pytest.raises(BreakError):
         broken.fit(
             *arguments,
-            callbacks=[checkpoint, EarlyStopping(**stopping), BreakAfter(checkpoint, steps)],
+            callbacks=[checkpoint, EarlyStopping(**stopping), BreakAfter(checkpoint, steps, hook)],
             **settings,
         )
     resumed = MLP([6, 8, 3], dropout=0.2)
@@ -589,6 +641,14 @@ def test_another_training_is_not_resumed(tmp_path, message):
         trained(X, Y, **{"network": network, "resume_from": path} | WRONG[message])
     for array, expected in zip(network.weights, weights, strict=True):
         np.testing.assert_array_equal(array, expected)
+
+
+def test_rows_in_memory_do_not_go_on_where_blocks_ended(tmp_path):
+    path = tmp_path / "run.safetensors"
+    blocks = Blocks(X, Y, block_rows=40, buffer_rows=120)
+    trained(blocks, epochs=1, callbacks=[callbacks.Checkpoint(path)])
+    with pytest.raises(ValueError, match="block_rows: None is not the checkpoint's 40"):
+        trained(X, Y, resume_from=path)
 
 
 def test_a_saved_network_is_no_checkpoint(tmp_path):

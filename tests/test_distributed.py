@@ -157,6 +157,29 @@ def test_a_training_goes_on_from_a_checkpoint(one_worker, tmp_path, average_ever
         trained(one_worker, epochs=2, resume_from=path, average_every=average_every, parts=3)
 
 
+@MODES
+def test_checkpoints_are_of_whole_epochs(one_worker, tmp_path, average_every, monkeypatch):
+    monkeypatch.setattr("fastdl.distributed._PROGRESS_INTERVAL", 0.0)
+    checkpoint = callbacks.Checkpoint(tmp_path / "run.safetensors", seconds=0)
+    settings = {"average_every": average_every}
+
+    class Break(Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.epoch = epoch
+
+        def on_train_batch_end(self, batch, logs=None):
+            if (self.epoch, batch) == (1, 1):
+                raise KeyError("the end")
+
+    whole = trained(one_worker, epochs=3, **settings)
+    with pytest.raises(KeyError, match="the end"):
+        trained(one_worker, epochs=3, callbacks=[checkpoint, Break()], **settings)
+    network = MLP([6, 8, 3], dropout=0.2)
+    assert_same(
+        trained(one_worker, network, epochs=3, resume_from=checkpoint.path, **settings), whole
+    )
+
+
 def test_callbacks_and_validation(one_worker):
     stop = EarlyStopping(patience=1, min_delta=10.0, restore_best_weights=True)
     network = trained(one_worker, epochs=9, validation_data=(X, Y), callbacks=[stop])

@@ -282,6 +282,48 @@ def test_a_warm_start_goes_on_as_in_scikit_learn():
     compare_attributes(own, wanted, [*ATTRIBUTES, "loss_curve_"])
 
 
+def test_a_warm_start_after_a_stop_is_as_impatient_as_scikit_learns():
+    lengths = []
+
+    def fit(model, y):
+        lengths.append([model.fit(X, y).n_iter_ for _ in range(3)])
+
+    parameters = {"warm_start": True, "tol": 10, "n_iter_no_change": 3}
+    trained_alike(MLPClassifier, neural_network.MLPClassifier, THREE, parameters, fit)
+    assert lengths[0] == lengths[1]
+
+
+def test_scores_that_are_no_numbers_are_not_the_best():
+    model = small(
+        MLPRegressor,
+        activation="identity",
+        solver="sgd",
+        learning_rate_init=0.03,
+        early_stopping=True,
+        max_iter=20,
+    ).fit(100 * X, NUMBER)
+    assert np.isnan(model.validation_scores_[-1])
+    assert model.best_validation_score_ == model.validation_scores_[0]
+
+
+def test_the_best_so_far_is_forgotten_where_nothing_asks_for_it():
+    model = small(MLPClassifier, early_stopping=True).partial_fit(X, THREE, classes=[0, 1, 2])
+    before = parameters_of(model).copy()
+    model.set_params(early_stopping=False, warm_start=True).fit(X, THREE)
+    assert (parameters_of(model) != before).any()
+
+
+def test_first_weights_do_not_depend_on_how_an_activation_is_called():
+    names = ["logistic", "sigmoid", activations.get("sigmoid"), ["logistic", "logistic"]]
+    firsts = set()
+    for name in [*names, np.array(["logistic", "sigmoid"])]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = MLPClassifier((4, 3), name, max_iter=1, random_state=0).fit(X, THREE)
+        firsts.add(parameters_of(model).tobytes())
+    assert len(firsts) == 1
+
+
 def test_poisson_regression_is_scikit_learns():
     counts = np.exp(X[:20, 0]).round()
     with backends.use_backend("reference"):  # which calls the loss, and compiles nothing
@@ -340,6 +382,22 @@ def test_logistic_regression_learns_with_each_optimizer(optimizer):
     model = SGDLogisticRegression(optimizer=optimizer, random_state=0).fit(X, THREE)
     assert model.score(X, THREE) > 0.9
     assert model.stopped_
+
+
+def test_the_linear_model_takes_classes_as_sgd_classifier_does():
+    ours, theirs = (
+        list(inspect.signature(kind.partial_fit).parameters)
+        for kind in (SGDLogisticRegression, linear_model.SGDClassifier)
+    )
+    assert ours == theirs
+    model = SGDLogisticRegression().partial_fit(X, THREE, [0, 1, 2])
+    assert model.classes_.tolist() == [0, 1, 2]
+
+
+def test_rows_for_validation_have_no_class_weights():
+    held = X[THREE != 1][:9], THREE[THREE != 1][:9]
+    model = small(MLPClassifier, class_weight="balanced", validation_data=held).fit(X, THREE)
+    assert len(model.validation_scores_) == model.n_iter_
 
 
 # ------------------------------------------------------------------------------ what y and X may be

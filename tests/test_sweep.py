@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import re
 import signal
@@ -456,6 +457,23 @@ def test_another_searchs_file_is_refused(path, change, named):
     with pytest.raises(ValueError, match=message):
         search(**change, results=path)
     assert path.read_bytes() == before
+
+
+def scoring_with(module, weight):
+    def scoring(network, X, y, *, power=weight):
+        return module.sqrt(power) * float((network.predict(X).argmax(axis=1) == y).mean())
+
+    return scoring
+
+
+def test_functions_may_hold_modules(path):
+    first = search(scoring=scoring_with(math, 1.0), results=path)
+    again = search(scoring=scoring_with(math, 1.0), results=path)
+    assert content(again) == content(first)
+    with pytest.raises(ValueError, match="is of another search, with another scoring"):
+        search(scoring=scoring_with(math, 4.0), results=path)
+    with pytest.raises(ValueError, match="is of another search, with another scoring"):
+        search(scoring=scoring_with(np, 1.0), results=path)
 
 
 @pytest.mark.parametrize(

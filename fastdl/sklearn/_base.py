@@ -127,8 +127,11 @@ class NetworkEstimator(BaseEstimator, ABC):
         """Refuse parameters that only this estimator has."""
 
     @abstractmethod
-    def _target(self, y, noted=None, classes=None):
-        """The Target that y is, or also goes with what was `noted` of another one."""
+    def _target(self, y, noted=None, classes=None, weighted=True):
+        """The Target that y is, or also goes with what was `noted` of another one.
+
+        If it is `weighted`, with what the rows weigh by their classes.
+        """
 
     @abstractmethod
     def _scorer(self, values, weight):
@@ -241,7 +244,9 @@ class NetworkEstimator(BaseEstimator, ABC):
             self.validation_scores_, self.best_validation_score_ = [], -math.inf
         if not (self.early_stopping and optimizer is not None) and self.best_loss_ is None:
             self.best_loss_ = math.inf
-        if self.early_stopping and known and self._best_parameters is None:
+        if not self.early_stopping or optimizer is None:
+            self._best_parameters = None
+        elif known and self._best_parameters is None:
             # Where the last fit ended is the best so far.
             self._best_parameters = network._network.parameters.copy()
         self.network_, self._asked = network, asked
@@ -266,6 +271,8 @@ class NetworkEstimator(BaseEstimator, ABC):
         except KeyboardInterrupt:
             interrupted = True
         self.stopped_ = progress.stopped
+        if incremental and self.stopped_:
+            self._waited = 0  # further calls begin to wait anew
         if incremental and not self.stopped_:
             return interrupted, None
         if self._best_parameters is not None:
@@ -348,7 +355,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         X, y = self._validated(X, y, dtype, reset=False)
         if weight is not None:
             weight = _row_weights("validation_data[2]", weight, X)
-        return Rows(X, self._target(y, noted).values, weight)
+        return Rows(X, self._target(y, noted, weighted=False).values, weight)
 
     def _network(self, sizes, target, dtype, weights, generator):
         """A new network, or the one that is there if it is what the parameters still ask for.

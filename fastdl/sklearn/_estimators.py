@@ -53,8 +53,8 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         sample_weight : array_like (n,), optional
             As for `fit`.
         classes : array_like (classes,), optional
-            All classes that there will be. The first call needs it, except for several labels a
-            row.
+            All classes that there will be, the numbers of the columns for several labels a row.
+            The first call needs it.
 
         Returns
         -------
@@ -65,6 +65,11 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         ValueError, TypeError
             As `fit`; also if the first call has no `classes`, or a later one others.
         """
+        classes = self._all_classes(classes)
+        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
+
+    def _all_classes(self, classes):
+        """Those that `partial_fit` is given, or None if it knows them."""
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"class_weight: {self.class_weight!r} does not go with partial_fit, which never "
@@ -80,7 +85,7 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
                     f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
                     f"{self.classes_!r}"
                 )
-        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
+        return classes
 
     def predict(self, X):
         """The most probable class of each row X.
@@ -142,7 +147,7 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         # A single class is that of all rows.
         return (outputs[:, 0] > 0) * (len(self.classes_) - 1)
 
-    def _target(self, y, noted=None, classes=None):
+    def _target(self, y, noted=None, classes=None, weighted=True):
         labels_sparse = sparse.issparse(y)
         # To find that out takes as long as some steps of a small network.
         plain = not labels_sparse and y.ndim == 1 and y.dtype.kind in "biuU"
@@ -153,7 +158,7 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
             check_classification_targets(y)  # raises
         if kind == "multilabel-indicator":
             y = y.toarray() if labels_sparse else y
-            return self._labels_target(y, noted, classes, labels_sparse)
+            return self._labels_target(y, noted, classes, labels_sparse, weighted)
         if noted:
             if noted["_multilabel"]:
                 raise ValueError(f"y: shape {y.shape} is not {noted['n_outputs_']} labels a row")
@@ -166,7 +171,7 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         if unknown.any():
             raise ValueError(f"y: {np.unique(y[unknown])} is not among the classes {classes}")
         weight = None
-        if self.class_weight is not None:
+        if weighted and self.class_weight is not None:
             weight = compute_class_weight(self.class_weight, classes=classes, y=y)[codes]
         several = len(classes) > 2
         units = len(classes) if several else 1
@@ -184,14 +189,14 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
             },
         )
 
-    def _labels_target(self, y, noted, classes, labels_sparse):
+    def _labels_target(self, y, noted, classes, labels_sparse, weighted):
         units = y.shape[1]
         if noted and (not noted["_multilabel"] or units != noted["n_outputs_"]):
             raise ValueError(f"y: shape {y.shape} is not that of classes {noted['classes_']}")
         if not noted and classes is not None and len(classes) != units:
             raise ValueError(f"classes: {len(classes)} are not the {units} columns of y")
         weight = None
-        if self.class_weight is not None:
+        if weighted and self.class_weight is not None:
             weight = compute_sample_weight(self.class_weight, y)
         return Target(
             y.astype(np.float32),
@@ -270,10 +275,14 @@ class _Perceptron(NetworkEstimator):
         return 0.0, self.alpha / 2 / weight
 
     def _first_weights(self, sizes, generator):
-        """Glorot and Bengio's, as scikit-learn draws them."""
-        factor = 2 if self.activation == "logistic" else 6
+        """Glorot and Bengio's, as scikit-learn draws them, the outputs' like the layer's before."""
+        activations = self._activations()
+        if not isinstance(activations, list):
+            activations = [activations] * max(1, len(sizes) - 2)
+        factors = [2 if activation.name == "sigmoid" else 6 for activation in activations]
         weights = []
-        for inputs, outputs in itertools.pairwise(sizes):
+        for layer, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
+            factor = factors[min(layer, len(factors) - 1)] if factors else 6
             limit = math.sqrt(factor / (inputs + outputs))
             weights.append(generator.uniform(-limit, limit, (inputs, outputs)))
             weights.append(generator.uniform(-limit, limit, outputs))
@@ -539,7 +548,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):
         if not isinstance(self.loss, losses.Loss):
             checks.choice("loss", self.loss, ("squared_error", "poisson"))
 
-    def _target(self, y, noted=None, classes=None):
+    def _target(self, y, noted=None, classes=None, weighted=True):
         units = y.shape[1] if y.ndim > 1 else 1
         if noted and units != noted["n_outputs_"]:
             raise ValueError(f"y: shape {y.shape} is not that of {noted['n_outputs_']} outputs")
@@ -676,6 +685,34 @@ class SGDLogisticRegression(_Classifier):
         keep(self, locals())
 
     _auto_batch = 8
+
+    @with_threads
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Go once through rows X, as `MLPClassifier.partial_fit`, with SGDClassifier's arguments.
+
+        What a call's rows weigh counts against each other only: the mean loss of a step is over
+        the sum of their weights.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix (n, features)
+        y : array_like (n,) or (n, labels)
+        classes : array_like (classes,), optional
+            All classes that there will be. The first call needs it.
+        sample_weight : array_like (n,), optional
+            As for `fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `fit`; also if the first call has no `classes`, or a later one others.
+        """
+        classes = self._all_classes(classes)
+        return self._fit(X, y, sample_weight, incremental=True, classes=classes)
 
     @property
     def coef_(self):

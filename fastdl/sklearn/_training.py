@@ -73,7 +73,7 @@ class Progress(Callback):
         it = self._estimator
         if it.verbose or self._validation is not None or self._course == "invscaling":
             return 1
-        return it.n_iter_no_change - it._waited + 1
+        return max(1, it.n_iter_no_change - it._waited + 1)
 
     def _pass_epochs(self, first, logs, begun):
         for loss in logs["loss"]:
@@ -104,9 +104,10 @@ class Progress(Callback):
                 it._best_parameters = self.model._network.parameters.copy()
         else:
             improved = not loss > it.best_loss_ - it.tol
-            it.best_loss_ = min(loss, it.best_loss_)
-        if score is not None:
-            it.best_validation_score_ = max(score, it.best_validation_score_)
+            if loss < it.best_loss_:  # NaN is not
+                it.best_loss_ = loss
+        if score is not None and score > it.best_validation_score_:
+            it.best_validation_score_ = score
         it._waited = 0 if improved else it._waited + 1
         if self._course == "invscaling":
             self.model.learning_rate = self._first_rate / (it.t_ + 1) ** it.power_t
@@ -115,10 +116,10 @@ class Progress(Callback):
 
     def _end_of_patience(self):
         it = self._estimator
-        it._waited = 0
         rate = self.model.learning_rate if self._course == "adaptive" else 0.0
         what = "Validation score" if self._by_score else "Training loss"
         if rate > _LOWEST_RATE:
+            it._waited = 0
             self.model.learning_rate = rate / 5
             then = f"Setting learning rate to {rate / 5:f}"
         else:
