@@ -348,7 +348,8 @@ static void FN(planar_network)(const FN(planar_job) *job, ptrdiff_t network, REA
     net.gradients = net.score + n_y * stride;
     net.costs = (double *)(net.gradients + 2 * MOST_BLOCKS * job->most_parameters);
     REAL *mine = (REAL *)(net.costs + 2 * MOST_BLOCKS) + thread * job->most_parameters;
-    const ptrdiff_t recorded = (job->iterations + job->cost_every - 1) / job->cost_every;
+    /* As a sum with `cost_every`, it could be too large a number. */
+    const ptrdiff_t recorded = job->iterations ? (job->iterations - 1) / job->cost_every + 1 : 0;
     const REAL factor = job->rate / (REAL)job->m;
     memcpy(mine, job->parameters + offset, size * sizeof(REAL));
     for (ptrdiff_t iteration = 0; iteration < job->iterations; iteration++) {

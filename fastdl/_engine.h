@@ -469,6 +469,7 @@ INLINE uint32_t FN(nonzero_bytes)(const uint8_t *bytes) {
 INLINE FN(span) FN(data_span)(const FN(engine) *e, ptrdiff_t row, FN(range) blocks) {
     const ptrdiff_t start = e->p.starts[row], end = e->p.starts[row + 1];
     const int32_t *cuts = e->p.cuts + row * (PARTS - 1) - 1;
+    if (blocks.start == blocks.stop) return (FN(span)){NULL, NULL, 0};
     const ptrdiff_t first = blocks.start ? start + cuts[blocks.start] : start;
     const ptrdiff_t stop = blocks.stop < PARTS ? start + cuts[blocks.stop] : end;
     if (e->p.table) return (FN(span)){e->p.short_columns + first, e->p.codes + first, stop - first};

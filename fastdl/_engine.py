@@ -416,9 +416,12 @@ def aligned_zeros(size, dtype, behind=0):
     length = size * dtype.itemsize
     if length >= _HUGE_PAGE // 8 and hasattr(mmap, "MADV_HUGEPAGE"):
         alignment = _HUGE_PAGE
-        memory = mmap.mmap(
-            -1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )
+        try:
+            memory = mmap.mmap(
+                -1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            )
+        except OSError as error:
+            raise MemoryError(f"no {length:,} bytes of memory to be had") from error
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
         array = np.frombuffer(memory, np.uint8)

@@ -762,7 +762,7 @@ def planar_descent(
     cdef Py_ssize_t n_x = rows_of(inputs), n_y = rows_of(targets), m = columns_of(inputs)
     if FASTDL_DEBUG:
         sizes = hidden_sizes.tolist()
-        recorded = (iterations + cost_every - 1) // cost_every
+        recorded = (iterations - 1) // cost_every + 1 if iterations else 0
         verify(inputs, (
             (inputs, dims(inputs)), (targets, (n_y, m)), (hidden_sizes, (len(sizes),)),
             (parameters, (sum(h * n_x + h + n_y * h + n_y for h in sizes),))))

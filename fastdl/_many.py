@@ -333,8 +333,9 @@ def _checked_rows(count, rows, *arrays):
     def check(name, value):
         if id(value) not in checked:
             numbers = checks.as_labels(name, value, classes=lengths[0])
-            checked[id(value)] = checks.nonempty(name, numbers)
-        return checked[id(value)]
+            # With the value itself, since another one may be made in its place.
+            checked[id(value)] = checks.nonempty(name, numbers), value
+        return checked[id(value)][0]
 
     return _each(count, "rows", rows, check)
 

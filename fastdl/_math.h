@@ -261,10 +261,15 @@ INLINE REAL FN(gaussian)(REAL x) {
     return FN(exp)((REAL)-0.5 * square) * (1 - (REAL)0.5 * FN(product_error)(x, x, square));
 }
 
+/* |x|, or where the normal distribution's density beyond x is 0, the least such number. */
+INLINE REAL FN(normal_size)(REAL x) {
+    REAL size = FN(absolute)(x);
+    return size > (REAL)M_SQRT2 * ERFC_HIGHEST ? (REAL)M_SQRT2 * ERFC_HIGHEST : size;
+}
+
 /* The standard normal distribution function, erfc(-x / sqrt(2)) / 2. */
 INLINE REAL FN(normal_cdf)(REAL x) {
-    REAL size = FN(absolute)(x);
-    size = size > (REAL)M_SQRT2 * ERFC_HIGHEST ? (REAL)M_SQRT2 * ERFC_HIGHEST : size;
+    REAL size = FN(normal_size)(x);
     REAL z = size * (REAL)M_SQRT1_2;
     REAL upper = (REAL)0.5 * FN(erfc_core)((z - ERFC_K) / (z + ERFC_K)) / (1 + 2 * z);
     upper *= FN(gaussian)(size);

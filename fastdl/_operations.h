@@ -132,7 +132,8 @@ static void FN(activation_backward)(const REAL *inputs, const REAL *outputs,
     case GELU:
 #pragma omp simd
         for (ptrdiff_t i = 0; i < n; i++) {
-            REAL x = inputs[i], density = FN(gaussian)(x) * (REAL)0.39894228040143267794;
+            REAL x = inputs[i], size = FN(normal_size)(x); /* squares of others overflow */
+            REAL density = FN(gaussian)(size) * (REAL)0.39894228040143267794;
             grad_inputs[i] = grad_outputs[i] * (FN(normal_cdf)(x) + x * density);
         }
         return;

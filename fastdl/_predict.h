@@ -47,7 +47,8 @@ typedef struct {
 static ptrdiff_t FN(divide_memory)(FN(workspace) *w, const plan *p, ptrdiff_t rows, char *memory) {
     ptrdiff_t used = 0, inputs = 0, outputs = 0;
     for (int l = 0; l < p->layers; l++) {
-        if (p->sizes[l] > inputs) inputs = p->sizes[l];
+        const int given = !l && p->starts; /* without zeros */
+        if (!given && p->sizes[l] > inputs) inputs = p->sizes[l];
         if (l + 1 < p->layers && p->sizes[l + 1] > outputs) outputs = p->sizes[l + 1];
     }
     for (int side = 0; side < 2; side++)

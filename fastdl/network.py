@@ -670,7 +670,8 @@ class MLP:
         Notes
         -----
         Quickest for a row, or a few, is a C-contiguous X of the network's dtype; with `out` too,
-        nothing is allocated. A row's outputs are the same whichever rows stand beside it.
+        nothing is allocated. A row's outputs are the same whichever rows stand beside it, as long
+        as all parameters are finite.
 
         Examples
         --------

@@ -86,6 +86,10 @@ _INT64 = np.dtype(np.int64)
 _LAST_INT64 = 2**63 - 1
 _LAST_WORD = 2**32 - 1  # the random generator counts in words of 32 bits
 
+# Products of a kernel's call, which takes 20 to 100 ms with them, and as how many a tanh counts.
+_PLANAR_WORK = 1 << 27
+_TANH_WORK = 8
+
 
 # --------------------------------------------------------------------------- shared documentation
 
@@ -1442,16 +1446,37 @@ def planar_descent(
         _hidden_size(i, arrays[4 * i : 4 * i + 4], n_x, n_y) for i in range(len(networks))
     ]
     parameters = np.concatenate([array.reshape(-1) for array in arrays])
-    costs = np.empty((len(networks), -(-options[1] // options[2])))
-    current().planar_descent(
-        x, y, np.array(hidden_sizes, _INT64), parameters, *options, available_threads(), costs
-    )
+    costs = _planar_descent(x, y, np.array(hidden_sizes, _INT64), parameters, *options)
     ends = np.cumsum([array.size for array in arrays])[:-1]
     trained = iter(
         part.reshape(array.shape).copy()
         for part, array in zip(np.split(parameters, ends), arrays, strict=True)
     )
     return [{key: next(trained) for key in _PLANAR_PARAMETERS} for _ in networks], costs
+
+
+def _planar_descent(inputs, targets, hidden_sizes, parameters, rate, iterations, cost_every):
+    """Train in place, in calls between which Ctrl-C is heard; returns the costs."""
+    n_x, m = inputs.shape
+    threads = available_threads()
+    work = int(hidden_sizes.sum()) * m * (n_x + len(targets) + _TANH_WORK)
+    most = max(1, _PLANAR_WORK // work)
+    costs = np.empty((len(hidden_sizes), -(-iterations // cost_every)))
+    done = 0
+    while done < iterations:
+        # A call records its first iteration: it is one to be recorded, or the record is dropped.
+        recorded, since = divmod(done, cost_every)
+        steps = min(most, iterations - done, cost_every - since if since else _LAST_INT64)
+        if cost_every < steps < iterations - done:
+            steps -= steps % cost_every
+        part = np.empty((len(hidden_sizes), -(-steps // cost_every)))
+        current().planar_descent(
+            inputs, targets, hidden_sizes, parameters, rate, steps, cost_every, threads, part
+        )
+        if not since:
+            costs[:, recorded : recorded + part.shape[1]] = part
+        done += steps
+    return costs
 
 
 _PLANAR_PARAMETERS = ("W1", "b1", "W2", "b2")

@@ -1,5 +1,6 @@
 """Many networks at once: what each would have become alone, errors, interruption, the bar."""
 
+import collections.abc
 import io
 import os
 import re
@@ -146,6 +147,24 @@ def test_rows_of_each_ones_own():
         expected = alone.fit(X[own], Y[own], sample_weight=weights[own], epochs=3, verbose=0)
         assert state_of(net) == state_of(alone)
         assert record_of(history) == record_of(expected)
+
+
+def test_rows_that_are_made_when_asked_for():
+    class Folds(collections.abc.Sequence):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            if index >= 8:
+                raise IndexError
+            return np.arange(index, index + 40).astype(np.int32)
+
+    networks = [network() for _ in range(8)]
+    fit_many(networks, X, Y, rows=Folds(), epochs=1, verbose=0)
+    for index, net in enumerate(networks):
+        alone = network()
+        alone.fit(X[index : index + 40], Y[index : index + 40], epochs=1, verbose=0)
+        assert state_of(net) == state_of(alone)
 
 
 def test_rows_of_sparse_matrices():

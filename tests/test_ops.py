@@ -1192,6 +1192,31 @@ def test_planar_descent_is_gradient_descent():
             np.testing.assert_allclose(value, wanted, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("work", [1, 300, 1000])
+@pytest.mark.parametrize(("iterations", "cost_every"), [(17, 1), (17, 5), (20, 5), (7, 40)])
+def test_planar_descent_in_several_calls(monkeypatch, work, iterations, cost_every):
+    arguments = good_call("planar_descent")
+    arguments |= {"iterations": iterations, "cost_every": cost_every}
+    whole = call("planar_descent", arguments)
+    monkeypatch.setattr(ops, "_PLANAR_WORK", work)
+    assert_same(call("planar_descent", arguments), whole)
+
+
+def test_planar_descent_with_one_cost():
+    arguments = good_call("planar_descent") | {"iterations": 4}
+    expected = call("planar_descent", arguments | {"cost_every": 4})
+    assert_same(call("planar_descent", arguments | {"cost_every": 2**63 - 1}), expected)
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_slope_of_gelu_where_squares_overflow(backend, dtype):
+    x = np.array([-1, -1e-3, 1e-3, 1], dtype) * np.finfo(dtype).max
+    with backends.use_backend(backend), np.errstate(over="ignore", invalid="ignore"):
+        slopes = ops.gelu_gradient(x, np.ones_like(x))
+    np.testing.assert_array_equal(slopes, [0, 0, 1, 1])
+
+
 def test_planar_descent_of_no_iterations():
     arguments = good_call("planar_descent") | {"iterations": 0}
     trained, costs = call("planar_descent", arguments)
