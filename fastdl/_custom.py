@@ -124,7 +124,7 @@ class Kernels:
     def custom_update(self, parameters, gradients, *arguments):
         *slots, learning_rate, step, weight_decay = arguments
         slots = [slot for slot in slots if slot is not None]
-        shrink = 1 - learning_rate * weight_decay
+        shrink = learning_rate * weight_decay
         self.update(parameters, gradients, slots, learning_rate, step, shrink)
 
 
@@ -155,7 +155,8 @@ class _Interpreted:
         update = np.vectorize(_python(piece.update), otypes=[dtype] * results)
 
         def run(parameters, gradients, slots, learning_rate, step, shrink):
-            new = update(parameters * shrink, gradients, learning_rate, step, *slots)
+            decayed = parameters - parameters * shrink
+            new = update(decayed, gradients, learning_rate, step, *slots)
             for array, values in zip([parameters, *slots], new if slots else [new], strict=True):
                 array[...] = values
 

@@ -235,6 +235,16 @@ class OptimizerState:
         }
         self.iterations = 0
 
+    # What is unpickled may lie in memory that can't be written, as a file that is mapped.
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        slots = self.slots.items()
+        self.slots = {}
+        for place, (name, slot) in enumerate(slots, 1):
+            self.slots[name] = aligned_zeros(len(slot), slot.dtype, _STAGGER * place)
+            self.slots[name][...] = slot
+
     def rates(self, most):
         """The learning rates of the next steps: of `most`, or of as many as a call should take."""
         if not callable(self.optimizer.learning_rate):

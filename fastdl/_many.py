@@ -122,7 +122,7 @@ def fit_many(
     early_stopping = each("early_stopping", early_stopping, checked_stopping)
     callbacks = _checked_callbacks(len(networks), callbacks)
     verbose = checks.integer("verbose", verbose, low=0, high=2)
-    checks.boolean("shuffle", shuffle)
+    shuffle = checks.boolean("shuffle", shuffle)
     if threads is None:
         threads = backends.available_threads()
     threads = checks.integer("threads", threads, low=1)

@@ -118,7 +118,7 @@ def fit(
     batch_size = checks.integer("batch_size", batch_size, low=1)
     if average_every is not None:
         average_every = checks.integer("average_every", average_every, low=1)
-    checks.boolean("shuffle", shuffle)
+    shuffle = checks.boolean("shuffle", shuffle)
     verbose = checks.integer("verbose", verbose, low=0, high=2)
     callbacks = checked_callbacks("callbacks", callbacks)
     split_every = checks.integer("split_every", split_every, low=2)
@@ -196,6 +196,7 @@ class _Training:
             for epoch in epochs:
                 model._position = None  # nothing to go on from, within an epoch
                 hooks.call("on_epoch_begin", epoch, {})
+                ending = model.stop_training
                 self.cluster.place()
                 totals = np.zeros(3)
                 self.network.epochs += 1
@@ -207,7 +208,7 @@ class _Training:
                     if time.perf_counter() - shown >= _PROGRESS_INTERVAL:
                         hooks.call("on_train_progress", number, logs)
                         shown = time.perf_counter()
-                    if model.stop_training:
+                    if model.stop_training and not ending:
                         break
                 if validation is not None:
                     scores = model._metrics(model._scores(validation))

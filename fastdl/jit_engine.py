@@ -353,8 +353,9 @@ def _adam_vectors(typing_context, w, g, m, v, rate, share_1, share_2, epsilon, s
             inverse = guess("rcp", divisor)
             inverse = multiply(inverse, subtract(constant(2.0), multiply(divisor, inverse)))
             step = multiply(multiply(rate, first), inverse)
-            before = multiply(vectors.load(w, mask), shrink)
-            vectors.store(subtract(before, step), w, mask)
+            before = vectors.load(w, mask)
+            kept = subtract(before, multiply(before, shrink))
+            vectors.store(subtract(kept, step), w, mask)
 
         whole = builder.and_(n, n.type(-_NARROW))
         loop = _loop_over(builder, whole, _NARROW, [])
@@ -495,7 +496,7 @@ class _Scratch(NamedTuple):
     tile: np.ndarray
     zeros: np.ndarray  # (widest,)
     words: np.ndarray  # (4, widest)
-    numbers: np.ndarray  # of the update: rate, step, shrinking factor, Adam's rate
+    numbers: np.ndarray  # of the update: rate, step, decayed share, Adam's rate
 
 
 @_compile
@@ -1091,7 +1092,7 @@ def _train(plan, iteration, updates, epoch, first, rates, totals):
         rows = min(plan.batch, plan.rows - start)
         rate, count = rates[taken], updates + taken + 1
         scratch.numbers[0], scratch.numbers[1] = rate, count
-        scratch.numbers[2] = 1 - rate * plan.weight_decay
+        scratch.numbers[2] = rate * plan.weight_decay
         if plan.rule == _ADAM:
             correction = math.sqrt(1 - plan.beta_2**count) / (1 - plan.momentum**count)
             scratch.numbers[3] = rate * correction
@@ -1335,14 +1336,15 @@ def compiled_update(name, update, slots, dtype):
     arrays, load, store = _slot_access(slots, real)
 
     def run(parameters, gradients, addresses, numbers, start, stop):
-        """Parameters from start to stop, in place; numbers: rate, step, shrinking factor."""
+        """Parameters from start to stop, in place; numbers: rate, step, decayed share."""
         w = numba.carray(parameters, stop, real)[start:]
         g = numba.carray(gradients, stop - start, real)
         settings = numba.carray(numbers, 3, np.float64)
         rate, step, shrink = real(settings[0]), real(settings[1]), real(settings[2])
         kept = arrays(numba.carray(addresses, slots, np.int64), stop)
         for i in range(stop - start):
-            new = update(w[i] * shrink, g[i], rate, step, *load(kept, start + i))
+            decayed = w[i] - w[i] * shrink
+            new = update(decayed, g[i], rate, step, *load(kept, start + i))
             w[i] = store(new, kept, start + i)
         return 0.0
 

@@ -540,29 +540,32 @@ def _permutation(seed, epoch, outputs):
 def sgd_update(parameters, gradients, velocity, learning_rate, momentum, nesterov, weight_decay):
     w, g = parameters.reshape(-1), gradients.reshape(-1)
     real = parameters.dtype.type
-    shrink = real(1 - learning_rate * weight_decay)
+    shrink = real(learning_rate * weight_decay)
     learning_rate, momentum = real(learning_rate), real(momentum)
     if velocity is None:
         for i in range(w.size):
-            w[i] = w[i] * shrink - learning_rate * g[i]
+            w[i] -= w[i] * shrink
+            w[i] -= learning_rate * g[i]
         return
     v = velocity.reshape(-1)
     for i in range(w.size):
         step = learning_rate * g[i]
         v[i] = momentum * v[i] - step
-        w[i] = w[i] * shrink + (momentum * v[i] - step if nesterov else v[i])
+        w[i] -= w[i] * shrink
+        w[i] += momentum * v[i] - step if nesterov else v[i]
 
 
 @_compile
 def rmsprop_update(parameters, gradients, mean_square, learning_rate, rho, epsilon, weight_decay):
     w, g, s = parameters.reshape(-1), gradients.reshape(-1), mean_square.reshape(-1)
     real = parameters.dtype.type
-    shrink = real(1 - learning_rate * weight_decay)
+    shrink = real(learning_rate * weight_decay)
     learning_rate, epsilon = real(learning_rate), real(epsilon)
     kept, added = real(rho), real(1 - rho)
     for i in range(w.size):
         s[i] = kept * s[i] + added * g[i] * g[i]
-        w[i] = w[i] * shrink - learning_rate * g[i] / math.sqrt(s[i] + epsilon)
+        w[i] -= w[i] * shrink
+        w[i] -= learning_rate * g[i] / math.sqrt(s[i] + epsilon)
 
 
 @_compile
@@ -587,7 +590,7 @@ def adam_update(
         beta_1,
         beta_2,
         epsilon,
-        1 - learning_rate * weight_decay,
+        learning_rate * weight_decay,
     )
 
 
@@ -600,7 +603,8 @@ def _adam_steps(w, g, m, v, rate, beta_1, beta_2, epsilon, shrink):
     for i in range(w.size):
         m[i] += (g[i] - m[i]) * share_1
         v[i] += (g[i] * g[i] - v[i]) * share_2
-        w[i] = w[i] * shrink - rate * m[i] / (math.sqrt(v[i]) + epsilon)
+        w[i] -= w[i] * shrink
+        w[i] -= rate * m[i] / (math.sqrt(v[i]) + epsilon)
 
 
 @_compile

@@ -336,8 +336,9 @@ class MLP:
         batch_size : int, default 32
             Rows of a step; the last step of an epoch takes those that are left.
         optimizer : str or Optimizer, optional
-            Without it the one in use goes on, at first Adam. One equal to that in use goes on as
-            well; any other one starts afresh, with its moments at zero and its schedule at 0.
+            Without it the one in use goes on, at first Adam. One equal to that in use, or to what
+            the last `fit` was given, goes on as well, with the learning rate in use; any other one
+            starts afresh, with its moments at zero and its schedule at 0.
         validation_data : tuple (X, y) or (X, y, sample_weight), or Blocks, optional
             Rows that are evaluated after each epoch.
         validation_split : float in [0, 1), default 0.0
@@ -391,7 +392,7 @@ class MLP:
         initial_epoch = checks.integer("initial_epoch", initial_epoch, low=0, high=epochs)
         batch_size = checks.integer("batch_size", batch_size, low=1)
         verbose = checks.integer("verbose", verbose, low=0, high=2)
-        checks.boolean("shuffle", shuffle)
+        shuffle = checks.boolean("shuffle", shuffle)
         callbacks = checked_callbacks("callbacks", callbacks)
         if resume_from is None or optimizer is not None:
             optimizer = self._resolved_optimizer(optimizer)
@@ -462,12 +463,15 @@ class MLP:
                 hooks.resume_epoch(epoch)
             if training.resumed["stopped"]:
                 stop = epoch
-        shown = time.perf_counter()
+        ending, shown = self.stop_training, time.perf_counter()
         with self._feed(training, workspace, stop - epoch, step) as pieces:
             piece = None
             while epoch < stop:
                 if step == 0:
                     hooks.call("on_epoch_begin", epoch, {})
+                    ending = (
+                        self.stop_training
+                    )  # after this epoch: before a step, none is cut short
                 if piece is None or step == piece.start + piece.steps:
                     piece = pieces.take()
                     order = self._order(training, piece, step)
@@ -475,7 +479,7 @@ class MLP:
                     hooks.call("on_train_batch_begin", step, {})
                 ahead = stop - epoch
                 if ahead > 1:
-                    ahead = 1 if every_epoch else min(ahead, hooks.epochs_ahead())
+                    ahead = 1 if every_epoch or ending else min(ahead, hooks.epochs_ahead())
                 first, steps = step - piece.start, piece.steps
                 rates = state.rates(1 if every_step else ahead * steps - first)
                 totals = np.zeros((math.ceil((first + len(rates)) / steps), 3))
@@ -516,7 +520,7 @@ class MLP:
                 if now - shown >= _PROGRESS_INTERVAL and hooks.overrides("on_train_progress"):
                     hooks.call("on_train_progress", last, self._metrics(current))
                     shown = now
-                if not over and not self.stop_training:
+                if not over and (ending or not self.stop_training):
                     continue
                 hooks.end_epoch(step)
                 logs = self._metrics(current)
@@ -815,6 +819,8 @@ class MLP:
         converted = []
         for index, (new, old) in enumerate(zip(weights, self._network.arrays, strict=True)):
             array = checks.as_array(f"weights[{index}]", new, dtype=self.dtype)
+            if np.may_share_memory(array, self._network.parameters):
+                array = array.copy()  # before another one is written over it
             if array.shape != old.shape:
                 raise ValueError(f"weights[{index}]: shape {array.shape} is not {old.shape}")
             converted.append(array)
@@ -935,7 +941,8 @@ class MLP:
                 tensors |= {f"{prefix}{i}": array for i, array in enumerate(state[key])}
                 state[key] = {"arrays": prefix, "count": len(state[key])}
             callbacks.append([name, state])
-        text = json.dumps(training | {"callbacks": callbacks})  # its numbers may be NaN
+        # Its numbers may be NaN, and those that a callback noted NumPy's.
+        text = json.dumps(training | {"callbacks": callbacks}, default=_python_number)
         self._write(path, metadata={_TRAINING: text}, tensors=tensors)
 
     def _write(self, path, include_optimizer=True, metadata=None, tensors=None):
@@ -1133,7 +1140,10 @@ class MLP:
             raise ValueError(
                 f"validation_split: {split} leaves one part of {len(data.inputs)} rows empty"
             )
-        return data.part(0, rows), data.part(rows, None)
+        held = data.part(rows, None)
+        if class_weight is not None:  # which is for training alone
+            held = held._replace(sample_weight=None)
+        return data.part(0, rows), held
 
     def _validation_data(self, validation_data, epochs):
         if isinstance(validation_data, Blocks):
@@ -1158,6 +1168,13 @@ class MLP:
 
 
 load = MLP.load
+
+
+def _python_number(value):
+    """What JSON takes instead of a number of NumPy's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"logs: {value!r} is not a number")
 
 
 class _Whole:

@@ -91,7 +91,7 @@ class SGD(Optimizer):
     def __post_init__(self):
         super().__post_init__()
         self._number("momentum", low=0, high=1)
-        checks.boolean("nesterov", self.nesterov)
+        self._replace("nesterov", checks.boolean("nesterov", self.nesterov))
 
     @property
     def slots(self):

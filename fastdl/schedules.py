@@ -49,7 +49,7 @@ class ExponentialDecay(Schedule):
     def __post_init__(self):
         self._number("initial_learning_rate", "decay_rate", low=0)
         self._number("decay_steps", low=0, low_open=True)
-        checks.boolean("staircase", self.staircase)
+        self._replace("staircase", checks.boolean("staircase", self.staircase))
 
     def __call__(self, step):
         passed = step / self.decay_steps
@@ -160,7 +160,7 @@ class PolynomialDecay(Schedule):
     def __post_init__(self):
         self._number("initial_learning_rate", "end_learning_rate", "power", low=0)
         self._number("decay_steps", low=0, low_open=True)
-        checks.boolean("cycle", self.cycle)
+        self._replace("cycle", checks.boolean("cycle", self.cycle))
 
     def __call__(self, step):
         decay_steps = self.decay_steps

@@ -349,6 +349,42 @@ def test_class_weights_are_sample_weights(form):
     assert_same(by_class, by_row)
 
 
+def test_class_weights_are_for_training_alone():
+    X, y = blobs()
+    whole = {"class_weight": {0: 10, 1: 1, 2: 0}, "validation_split": 0.2, "verbose": 0}
+    apart = whole | {"validation_split": 0.0, "validation_data": (X[160:], y[160:])}
+    histories = [
+        MLP([4, 8, 3], seed=0).fit(X, y, epochs=2, **whole).history,
+        MLP([4, 8, 3], seed=0).fit(X[:160], y[:160], epochs=2, **apart).history,
+    ]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("hook", ["on_train_begin", "on_epoch_begin"])
+def test_training_that_is_to_end_before_an_epoch_ends_with_it(hook):
+    class End(Callback):
+        def on_train_begin(self, logs=None):
+            self.model.stop_training = hook == "on_train_begin"
+
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.stop_training |= hook == "on_epoch_begin" and epoch == 1
+
+    X, y = blobs()
+    net = MLP([4, 8, 3], seed=0)
+    epochs = net.fit(X, y, epochs=9, batch_size=10, callbacks=[End()], verbose=0).epoch
+    assert epochs == {"on_train_begin": [0], "on_epoch_begin": [0, 1]}[hook]
+    assert net.iterations == 20 * len(epochs)
+
+
+def test_weights_that_are_the_networks_own_can_be_set():
+    net = MLP([3, 3, 3], seed=0)
+    first, _, second, _ = net.get_weights()
+    weights = net.weights
+    net.set_weights([weights[2], weights[3], weights[0], weights[1]])
+    np.testing.assert_array_equal(net.weights[0], second)
+    np.testing.assert_array_equal(net.weights[2], first)
+
+
 def test_class_weights_of_one_unit():
     X, labels = blobs(50, classes=2)
     by_class, by_row = (MLP([4, 8, 1], seed=0) for _ in range(2))

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fastdl import MLP, optimizers, schedules
+from fastdl import MLP, backends, ops, optimizers, schedules
 from fastdl.keras import to_keras
 from fastdl.optimizers import SGD, Adam, AdamW, RMSprop
 
@@ -212,3 +212,16 @@ def test_a_schedule_can_not_be_overwritten():
     assert net.learning_rate == pytest.approx(0.1 * 0.5 ** (net.iterations / 2))
     with pytest.raises(TypeError, match="learning_rate: the optimizer follows a schedule"):
         net.learning_rate = 0.5
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam"])
+def test_small_decays_add_up_in_single_precision(name, backend):
+    parameters, zeros = np.ones(40, np.float32), np.zeros(40, np.float32)
+    slots = [zeros.copy() for _ in range({"sgd": 0, "rmsprop": 1, "adam": 2}[name])]
+    last = {"step": 1} if name == "adam" else {}
+    update = getattr(ops, f"{name}_update")
+    with backends.use_backend(backend):
+        for _ in range(2000):
+            update(parameters, zeros, *slots, learning_rate=1e-3, weight_decay=1e-3, **last)
+    assert np.log(parameters) == pytest.approx(-2e-3, rel=0.02)

@@ -9,11 +9,13 @@ import random
 import sys
 
 import joblib
+import numpy as np
 import pytest
 import robustness
 from robustness import digits_digest, digits_digest_elsewhere, in_forked_child, sparse_digits
 
-from fastdl import _engine
+import fastdl
+from fastdl import _engine, backends
 
 # Processes of joblib outlive the tests.
 pytestmark = [pytest.mark.each_build, pytest.mark.usefixtures("processes_not_measured")]
@@ -72,6 +74,22 @@ def test_joblib_processes(digits, wanted):
     train = joblib.delayed(digits_digest_elsewhere)
     with joblib.Parallel(n_jobs=2, backend="loky") as parallel:
         assert set(parallel(train(*digits, count) for count in (1, 2, 3))) == {wanted}
+
+
+@pytest.mark.parametrize("backend", backends.BACKENDS)
+def test_networks_that_joblib_maps_train_on_memory_of_their_own(tmp_path, backend):
+    X, y = np.random.default_rng(0).normal(size=(40, 6)), np.arange(40) % 3
+    net = fastdl.MLP([6, 8, 3], seed=0)
+    net.fit(X, y, verbose=0)
+    path = tmp_path / "net.joblib"
+    joblib.dump(net, path)
+    before = path.read_bytes()
+    for mode in ("r", "r+"):
+        mapped = joblib.load(path, mmap_mode=mode)
+        with backends.use_backend(backend):
+            mapped.fit(X, y, verbose=0)
+        assert (mapped.weights[0] != net.weights[0]).any()
+    assert path.read_bytes() == before
 
 
 def test_joblib_threads(digits, wanted, threads):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastdl
-from fastdl import MLP, network, schedules
+from fastdl import MLP, callbacks, network, schedules
 from fastdl._declarative import Declarative
 from fastdl.activations import ELU, LeakyReLU
 from fastdl.losses import CategoricalCrossentropy
@@ -102,6 +102,32 @@ def test_without_the_optimizer(path):
     np.testing.assert_array_equal(again.predict(X), net.predict(X))
     with pytest.raises(TypeError, match="include_optimizer: 0 is not"):
         net.save(path, include_optimizer=0)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        SGD(0.1, 0.9, nesterov=np.bool_(True)),
+        SGD(schedules.ExponentialDecay(0.1, 5, 0.5, staircase=np.bool_(True))),
+        SGD(schedules.PolynomialDecay(0.1, 5, cycle=np.bool_(False))),
+    ],
+)
+def test_numpys_bools_are_saved(optimizer, path):
+    net = MLP([4, 3])
+    net.fit(X, Y, optimizer=optimizer, verbose=0)
+    net.save(path)
+    assert fastdl.load(path).optimizer == optimizer
+
+
+def test_checkpoints_hold_what_callbacks_note(path):
+    class Note(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["score"] = np.float32(0.5)
+
+    kept = [Note(), callbacks.Checkpoint(path)]
+    MLP([4, 3]).fit(X, Y, shuffle=np.bool_(True), callbacks=kept, verbose=0)
+    history = MLP([4, 3]).fit(X, Y, epochs=2, resume_from=path, callbacks=[Note()], verbose=0)
+    assert history.history["score"] == [0.5, 0.5]
 
 
 def test_own_schedules_come_back(path):
