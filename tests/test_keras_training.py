@@ -86,6 +86,20 @@ def frozen():
     return model
 
 
+def test_weight_decay_is_where_keras_has_it():
+    # Excluded as a variable, and by names: TensorFlow's hold the layer's.
+    def make():
+        optimizer = optimizers.SGD(0.1, weight_decay=0.5)
+        model = parity.network("relu, tanh", "softmax", parity.CLASSES)
+        first, *_, last = model.layers
+        names = ["bias", last.name]
+        optimizer.exclude_from_weight_decay(var_list=[first.kernel], var_names=names)
+        model.compile(optimizer, "categorical_crossentropy", jit_compile=parity.JIT)
+        return model, ONE_HOT
+
+    assert parity.hand_over(make) <= TOLERANCE
+
+
 def prepared():
     normalization = layers.Normalization()
     normalization.adapt(X + 3)
@@ -412,6 +426,68 @@ def test_sparse_matrices_give_the_steps_of_arrays():
         found.append([*model.get_weights(), model.predict(data, verbose=0)])
     for dense, skipping in zip(*found, strict=True):
         np.testing.assert_array_equal(skipping, dense)
+
+
+class Predicting(Sequence):
+    """A model predicts between epochs, as when the next one's rows are drawn by the errors."""
+
+    def on_epoch_end(self):
+        self.model.predict(X, verbose=0)
+
+
+def predicting(model):
+    """Endless batches, before each of which the model predicts."""
+    for batch in endless():
+        model.predict(X, verbose=0)
+        yield batch
+
+
+@pytest.mark.parametrize("kind", ["dataset", "generator", "scheduler"])
+def test_predictions_during_a_fit_leave_the_training_alone(kind):
+    plain, model = accelerate(classifier()), accelerate(classifier())
+    plain.fit(Sequence(), epochs=3, shuffle=False, verbose=0)
+    dataset = Predicting() if kind == "dataset" else Sequence()
+    dataset.model = model
+    schedule = callbacks.LearningRateScheduler(
+        lambda epoch, rate: (model.evaluate(X, ONE_HOT, verbose=0), rate)[1]
+    )
+    model.fit(
+        predicting(model) if kind == "generator" else dataset,
+        steps_per_epoch=5 if kind == "generator" else None,
+        epochs=3,
+        shuffle=False,
+        callbacks=[schedule] if kind == "scheduler" else [],
+        verbose=0,
+    )
+    assert_same_weights(model, plain)
+
+
+def test_what_makes_batches_finds_the_weights():
+    model, seen = accelerate(classifier()), []
+
+    def watching():
+        for batch in batches():
+            seen.append(model.get_weights()[0])
+            yield batch
+
+    model.fit(watching(), shuffle=False, verbose=0)
+    # Keras draws some in advance, to see their shapes.
+    assert not np.array_equal(seen[-1], seen[-2])
+
+
+def test_a_schedule_of_ones_own_finds_the_weights():
+    found = []
+    for model in (classifier(), accelerate(classifier())):
+        scores = []
+
+        def rate(epoch, rate, model=model, scores=scores):
+            scores.append(model.evaluate(X, ONE_HOT, verbose=0)[0])
+            return rate
+
+        schedule = callbacks.LearningRateScheduler(rate)
+        model.fit(X, ONE_HOT, epochs=3, shuffle=False, callbacks=[schedule], verbose=0)
+        found.append(scores)
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
 
 def test_metrics_of_streams():

@@ -203,10 +203,11 @@ def compiled_parts(model):
 
 def _decays(optimizer, variable):
     """Whether an optimizer's weight decay acts on a variable."""
-    if variable is None or id(variable) in getattr(optimizer, "_exclude_from_weight_decay", ()):
+    if variable is None:
         return False
-    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
-    return pattern is None or pattern.search(variable.name) is None
+    # TensorFlow's variables have other names than Keras's, with the layer's in them.
+    own = import_keras().backend.backend() == "tensorflow"
+    return optimizer._use_weight_decay(variable.value if own else variable)
 
 
 def _check_model(keras, model):
@@ -307,7 +308,9 @@ class Link:
         self._views.clear()
 
     def read_weights(self):
-        """Take the model's weights."""
+        """Take the model's weights, unless the network has newer ones."""
+        if "weights" in self.stale:
+            return
         for index, (array, variable) in enumerate(self._weights):
             if self._view is None:
                 array[...] = variable.numpy()

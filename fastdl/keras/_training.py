@@ -45,7 +45,6 @@ _NEEDS = {
     "CSVLogger": "",
     "EarlyStopping": "weights",
     "History": "",
-    "LearningRateScheduler": "rate",
     "ProgbarLogger": "",
     "ReduceLROnPlateau": "rate",
     "RemoteMonitor": "",
@@ -801,6 +800,10 @@ class Batches(Source):
     def __init__(self, owner, iterator):
         super().__init__(owner)
         self._iterator = iterator
+        adapters = _keras_module("trainers.data_adapters")
+        self._may_look = not isinstance(
+            iterator.data_adapter, (adapters.ArrayDataAdapter, adapters.TFDatasetAdapter)
+        )
 
     @property
     def steps(self):
@@ -811,7 +814,7 @@ class Batches(Source):
         """Train for an epoch; returns its logs."""
         follow, metrics, recorder = hooks.follow("train"), None, None
         totals, logs, end = np.zeros((1, 3)), {}, 0
-        for begin, end, batch in numbered(self._iterator):
+        for begin, end, batch in self._turns():
             if follow:
                 hooks("on_train_batch_begin", begin)
             for part in batch:
@@ -836,9 +839,25 @@ class Batches(Source):
         return logs
 
     def _parts(self, follow):
+        self._show_weights()
         self._iterator.reset()
-        for begin, end, batch in numbered(self._iterator):
+        for begin, end, batch in self._turns():
             yield begin, end, [self._prepared(part) for part in batch]
+
+    def _turns(self):
+        """The turns of an epoch, as `numbered` gives them."""
+        turns = numbered(self._iterator)
+        while True:
+            self._show_weights()
+            turn = next(turns, None)
+            if turn is None:
+                return
+            yield turn
+
+    def _show_weights(self):
+        """Give the model its weights, if what makes the batches may look at them."""
+        if self._may_look:
+            self._link.write_weights()
 
     def _prepared(self, part):
         x, y, sample_weight = self._owner._keras.utils.unpack_x_y_sample_weight(part)
