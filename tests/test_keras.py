@@ -114,6 +114,13 @@ def test_settings_go_both_ways(dtype):
     )
 
 
+def test_penalties_are_those_of_the_variables():
+    model = chain(layers.Dense(2, kernel_regularizer="l2"))
+    model.layers[0].kernel.regularizer = keras.regularizers.L1L2(l1=0.125, l2=0.25)
+    net = from_keras(model)
+    assert (net.l1, net.l2) == (0.125, 0.25)
+
+
 def test_the_network_is_independent():
     model = chain(layers.Dense(2))
     net = from_keras(model)

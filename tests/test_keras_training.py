@@ -100,6 +100,32 @@ def test_weight_decay_is_where_keras_has_it():
     assert parity.hand_over(make) <= TOLERANCE
 
 
+def test_averages_leave_frozen_weights_alone():
+    def make():
+        model = classifier()
+        model.layers[0].trainable = False
+        model.compile(
+            optimizers.Adam(0.01, use_ema=True, ema_overwrite_frequency=7),
+            "categorical_crossentropy",
+            jit_compile=parity.JIT,
+        )
+        return model, ONE_HOT
+
+    assert parity.hand_over(make) <= TOLERANCE
+
+
+def test_penalties_are_those_of_the_variables():
+    def make():
+        model = parity.network("relu, tanh", "softmax", parity.CLASSES, kernel_regularizer="l2")
+        model.layers[0].kernel.regularizer = None
+        model.layers[-1].bias.regularizer = keras.regularizers.L1(0.1)
+        model.layers[-1].kernel_regularizer = keras.regularizers.L2(5.0)  # too late
+        model.compile("sgd", "categorical_crossentropy", jit_compile=parity.JIT)
+        return model, ONE_HOT
+
+    assert parity.hand_over(make) <= TOLERANCE
+
+
 def prepared():
     normalization = layers.Normalization()
     normalization.adapt(X + 3)

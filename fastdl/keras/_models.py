@@ -84,7 +84,7 @@ def from_keras(model, *, loss=None, seed=None):
             raise unsupported(layer, "stands before the first Dense")
     for layer in dense:
         _check_plain(layer)
-    pairs = {layer.name: penalties(keras, layer, "kernel_regularizer") for layer in dense}
+    pairs = {layer.name: penalties(keras, layer, "kernel") for layer in dense}
     if len(set(pairs.values())) > 1:
         raise UnsupportedModelError(f"kernel_regularizer: not the same in all layers: {pairs}")
     l1, l2 = pairs[dense[0].name]
@@ -256,9 +256,14 @@ def _check_plain(layer):
         raise unsupported(layer, "use_bias is False")
     if not layer.trainable:
         raise unsupported(layer, "is frozen (trainable is False)")
-    for setting in ("bias_regularizer", "kernel_constraint", "bias_constraint"):
-        if getattr(layer, setting) is not None:
-            raise unsupported(layer, f"has a {setting}")
+    settings = {
+        "bias_regularizer": layer.bias.regularizer,
+        "kernel_constraint": layer.kernel.constraint,
+        "bias_constraint": layer.bias.constraint,
+    }
+    for name, setting in settings.items():
+        if setting is not None:
+            raise unsupported(layer, f"has a {name}")
 
 
 def _function(keras, layer, function):
@@ -282,8 +287,9 @@ def _function(keras, layer, function):
 
 
 def penalties(keras, layer, name):
-    """(l1, l2) of a Dense layer's regularizer called `name`."""
-    regularizer = getattr(layer, name)
+    """(l1, l2) of the penalty on a Dense layer's variable called `name`."""
+    # The layer's `kernel_regularizer` is what its kernel was made with.
+    regularizer = getattr(getattr(layer, name), "regularizer", None)
     if regularizer is None:
         return 0.0, 0.0
     if type(regularizer) not in (
@@ -291,7 +297,7 @@ def penalties(keras, layer, name):
         keras.regularizers.L2,
         keras.regularizers.L1L2,
     ):
-        raise unsupported(layer, f"{name} {type(regularizer).__name__}")
+        raise unsupported(layer, f"{name}_regularizer {type(regularizer).__name__}")
     return float(getattr(regularizer, "l1", 0.0)), float(getattr(regularizer, "l2", 0.0))
 
 

@@ -58,8 +58,11 @@ class ArrayRule:
 
     rate = optimizers.Optimizer.rate
 
-    def update(self, network, state, gradients, learning_rate, decays):
-        """Change parameters and slots; `decays` is 1 where weight decay acts, 0 elsewhere."""
+    def update(self, network, state, gradients, learning_rate, trained, decays):
+        """Change parameters and slots.
+
+        `trained` says which arrays are; `decays` is 1 where weight decay acts, 0 elsewhere.
+        """
         parameters, t = network.parameters, state.iterations + 1
         if self.weight_decay:
             parameters -= parameters * decays * (self.weight_decay * learning_rate)
@@ -71,7 +74,10 @@ class ArrayRule:
             average += (1 - momentum) * parameters
             often = self.source.ema_overwrite_frequency
             if often and t % often == 0:
-                parameters[...] = average
+                averages = network.views(average)
+                for array, mean, each in zip(network.arrays, averages, trained, strict=True):
+                    if each:  # Keras has no averages of others
+                        array[...] = mean
 
 
 def read_optimizer(keras, optimizer, *, decays_all=True):

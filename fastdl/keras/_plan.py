@@ -113,11 +113,7 @@ class Plan:
 
     def _read_network(self, keras, chain, loss, seed):
         dense = chain.dense
-        pairs = [
-            penalties(keras, layer, f"{name}_regularizer")
-            for layer in dense
-            for name in ("kernel", "bias")
-        ]
+        pairs = [penalties(keras, layer, name) for layer in dense for name in ("kernel", "bias")]
         pairs = [
             pair if trained else (0.0, 0.0)
             for pair, trained in zip(pairs, self.trained, strict=True)
@@ -163,13 +159,14 @@ class Extras:
         """Note the predictions; take the optimizer's step and keep to the constraints."""
         if self.recorder:
             self.recorder.record(kernels, network, start, outputs)
-        for gradients, trained in zip(workspace.gradient_arrays, self._plan.trained, strict=True):
-            if not trained:
+        trained = self._plan.trained
+        for gradients, each in zip(workspace.gradient_arrays, trained, strict=True):
+            if not each:
                 gradients[...] = 0
         if isinstance(state.optimizer, ArrayRule):
             _engine.clip(state.optimizer, workspace)
             state.optimizer.update(
-                network, state, workspace.gradients, learning_rate, self._plan.decays
+                network, state, workspace.gradients, learning_rate, trained, self._plan.decays
             )
         else:
             _engine.update(kernels, network, state, workspace, learning_rate)
