@@ -819,6 +819,13 @@ def two_outputs():
     return model
 
 
+def named_output():
+    start = keras.Input((parity.FEATURES,))
+    model = keras.Model(start, {"out": layers.Dense(1)(start)})
+    model.compile("sgd", loss="mse")
+    return model
+
+
 def compiled(*parts, features=(parity.FEATURES,), **settings):
     model = keras.Sequential([layers.Input(features), *parts])
     model.compile(**{"optimizer": "sgd", "loss": "mse", "jit_compile": parity.JIT} | settings)
@@ -886,6 +893,22 @@ UNSUPPORTED = {
         layers.Dropout(0.5), layers.Dropout(0.5, name="twice"), layers.Dense(1)
     ),
     "has an activity_regularizer": lambda: compiled(layers.Dense(1, activity_regularizer="l2")),
+    r"act \(ReLU\): has an activity_regularizer": lambda: compiled(
+        layers.Dense(1), layers.ReLU(activity_regularizer="l2", name="act")
+    ),
+    r"inner \(ReLU\): has an activity_regularizer": lambda: compiled(
+        layers.Dense(1, activation=layers.ReLU(activity_regularizer="l2", name="inner"))
+    ),
+    r"flat \(Flatten\): has an activity_regularizer": lambda: compiled(
+        layers.Flatten(activity_regularizer="l2", name="flat"), layers.Dense(1)
+    ),
+    "dtype: float16, float32 is not float32": lambda: compiled(
+        layers.Dense(1), layers.Activation("relu", dtype="float16")
+    ),
+    "dtype: float32, float64 is not float32": lambda: compiled(
+        layers.Dense(1, dtype="float64"), layers.ReLU(dtype="float32")
+    ),
+    "its outputs are a dict": named_output,
     "kernel_regularizer OrthogonalRegularizer": lambda: compiled(
         layers.Dense(1, kernel_regularizer=keras.regularizers.OrthogonalRegularizer())
     ),

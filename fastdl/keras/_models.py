@@ -169,7 +169,8 @@ def _activation_layer(keras, function, dtype, name):
 def read_layers(keras, model):
     """The `Chain` that a model is, or an error that names what can't be part of one."""
     before, dense, functions, rates = [], [], [], []
-    for layer in _chain(keras, model):
+    chain = _chain(keras, model)
+    for layer in chain:
         kind = type(layer)
         if kind is keras.layers.Dense:
             _check_dense(layer)
@@ -192,13 +193,18 @@ def read_layers(keras, model):
         raise UnsupportedModelError(f"{model.name}: there is no Dense layer")
     if rates[-1]:
         raise unsupported(dense[-1], "Dropout follows the last layer")
-    read_dtype(dense)
+    # A Dense layer's activation may be a layer.
+    parts = [part for layer in chain for part in layer._flatten_layers()]
+    for layer in parts:
+        if layer.activity_regularizer is not None:
+            raise unsupported(layer, "has an activity_regularizer")
+    read_dtype(parts)
     return Chain(before, dense, functions, rates)
 
 
-def read_dtype(dense):
+def read_dtype(layers):
     """The name of the one dtype of some layers."""
-    dtypes = {layer.compute_dtype for layer in dense} | {layer.variable_dtype for layer in dense}
+    dtypes = {layer.compute_dtype for layer in layers} | {layer.variable_dtype for layer in layers}
     if len(dtypes) > 1 or not dtypes <= {"float32", "float64"}:
         names = ", ".join(sorted(dtypes))
         raise UnsupportedModelError(f"dtype: {names} is not float32 or float64 throughout")
@@ -243,8 +249,6 @@ def _check_dense(layer):
     """Refuse a Dense layer that is more than weights and biases."""
     if len(layer.input.shape) != 2:
         raise unsupported(layer, f"takes inputs {layer.input.shape}, not rows of features")
-    if layer.activity_regularizer is not None:
-        raise unsupported(layer, "has an activity_regularizer")
     for setting in ("lora_enabled", "quantization_mode"):
         if getattr(layer, setting, None):
             raise unsupported(layer, f"{setting} is {getattr(layer, setting)!r}")

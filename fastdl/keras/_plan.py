@@ -222,6 +222,11 @@ def _check_model(keras, model):
         raise UnsupportedModelError(f"{model.name}: compiled without an optimizer or a loss")
     if getattr(model, "_distribute_strategy", None) is not None:
         raise UnsupportedModelError(f"{model.name}: made under a strategy of tf.distribute")
+    outputs = getattr(model, "_outputs_struct", None)
+    if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
+        (outputs,) = outputs  # as Keras takes it out
+    if isinstance(outputs, dict):
+        raise UnsupportedModelError(f"{model.name}: its outputs are a dict")
     if model._compile_loss._user_loss_weights is not None:
         raise UnsupportedModelError("loss_weights: not supported")
 
