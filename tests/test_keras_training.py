@@ -238,6 +238,30 @@ def test_weighted_metrics_are_keras_own():
     assert parity.hand_over(make, sample_weight=WEIGHTS) <= TOLERANCE
 
 
+class Largest(keras.metrics.MeanSquaredError):
+    """The mean over batches of the largest prediction."""
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        keras.metrics.Mean.update_state(self, keras.ops.max(y_pred))
+
+
+@pytest.mark.parametrize(
+    "make_metric",
+    [
+        lambda: lambda y, p: keras.ops.sqrt(keras.ops.mean(keras.ops.square(y - p))),
+        lambda: keras.losses.Huber(0.1),
+        lambda: Largest(),
+        lambda: keras.metrics.CosineSimilarity(axis=0),
+    ],
+)
+def test_metrics_that_do_not_add_up_get_keras_batches(make_metric):
+    def make():
+        return classifier(metrics=[make_metric()]), ONE_HOT
+
+    settings = {"validation_data": (X, ONE_HOT), "validation_batch_size": 20}
+    assert parity.hand_over(make, **settings) <= TOLERANCE
+
+
 def test_logits_are_not_probabilities_to_a_binary_accuracy():
     def make():
         model = parity.network("relu, tanh", "linear", 1)

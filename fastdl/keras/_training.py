@@ -7,6 +7,7 @@ the model before a callback that may look at them, and at the end, however it en
 """
 
 import functools
+import inspect
 import math
 import time
 import warnings
@@ -572,12 +573,14 @@ class Metrics:
     ----------
     counted : bool
         Whether the engine counts all of it.
+    together : bool
+        Whether it is the same for rows that come at once as for batches of them.
     """
 
     def __init__(self, keras, model, plan, targets, weighted):
         self._compiled = compiled = model._compile_metrics
         self._loss = model._loss_tracker
-        self._names, self.counted, self._together = [], True, True
+        self._names, self.counted, self.together = [], True, True
         if compiled is None:
             return
         if not compiled.built:
@@ -585,10 +588,7 @@ class Metrics:
         self.counted = not (weighted and compiled._user_weighted_metrics) and all(
             counts(keras, plan, each) for each in compiled.metrics
         )
-        # Metrics of Keras add up over rows, whatever the batches; those of users may not.
-        self._together = all(
-            getattr(each, "_fn", each).__module__.startswith("keras.") for each in compiled.metrics
-        )
+        self.together = all(map(_adds_up, compiled.metrics))
         if self.counted:
             with np.errstate(all="ignore"):  # of nothing counted
                 self._names = list(compiled.result())
@@ -603,7 +603,7 @@ class Metrics:
 
     def recorder(self):
         """What takes down predictions for Keras's metrics, or None."""
-        return None if self.counted else Recorder(self._compiled, self._together)
+        return None if self.counted else Recorder(self._compiled, self.together)
 
     def logs(self, totals, recorder):
         """The means so far, in the order of their names as Keras gives them."""
@@ -616,6 +616,21 @@ class Metrics:
             logs = python.pythonify_logs(self._compiled.result())
         logs["loss"] = loss / rows
         return dict(sorted(logs.items()))
+
+
+def _adds_up(metric):
+    """Whether a metric adds up over rows, whatever the batches, as Keras's own do.
+
+    A function of a user may not, and an object of a loss gives one mean of each batch.
+    """
+    if not type(metric).__module__.startswith("keras."):
+        return False
+    function = getattr(metric, "_fn", None)
+    return function is None or (
+        inspect.isfunction(function)
+        and function.__module__.startswith("keras.")
+        and metric._fn_kwargs.get("axis", -1) == -1
+    )
 
 
 class Recorder:
@@ -773,8 +788,9 @@ class Arrays(Source):
         return logs
 
     def _parts(self, follow):
-        """All rows at once, or as batches where somebody follows, or the loss asks for them."""
-        if not follow and self._owner._plan.reduction in MEAN:
+        """All rows at once, or as batches where somebody follows, or a loss or metric asks."""
+        metrics = self._owner._metrics(self._rows.targets, self._rows.data.sample_weight)
+        if not follow and metrics.together and self._owner._plan.reduction in MEAN:
             yield 0, self.steps - 1, [self._rows]
             return
         data, targets = self._rows
