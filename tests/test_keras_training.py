@@ -741,6 +741,25 @@ def test_callbacks_may_change_the_model():
     assert parity.error(models[1].get_weights(), models[0].get_weights()) <= TOLERANCE
 
 
+class Doubling(callbacks.Callback):
+    def on_predict_begin(self, logs=None):
+        self.model.set_weights([2 * array for array in self.model.get_weights()])
+
+
+class DoublingEachBatch(Doubling):
+    def on_predict_batch_begin(self, batch, logs=None):
+        self.on_predict_begin()
+
+
+@pytest.mark.parametrize("kind", [Doubling, DoublingEachBatch])
+def test_callbacks_may_change_the_weights_to_predict_with(kind):
+    theirs, ours = (
+        model.predict(X, batch_size=20, callbacks=[kind()], verbose=0)
+        for model in (classifier(), accelerate(classifier()))
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_training_ends_at_a_loss_that_is_no_number():
     models = [compiled(layers.Dense(3), optimizer=optimizers.SGD(1e30)) for _ in range(2)]
     accelerate(models[1])

@@ -391,12 +391,15 @@ class Accelerated:
             return self.predict_on_batch(x)
         batches = self._batches(x, None, None, None, batch_size, steps, False)
         callbacks = self._callback_list(callbacks, verbose, batches.num_batches)
-        self._link.read_weights()
+        follow = Hooks(self._keras, callbacks, self._link).follow("predict")
         self._model.stop_predicting = False
         callbacks.on_predict_begin()
+        self._link.read_weights()
         outputs = []
         for begin, end, batch in numbered(batches):
             callbacks.on_predict_batch_begin(begin)
+            if follow:
+                self._link.read_weights()
             for part in batch:
                 x, *_ = self._keras.utils.unpack_x_y_sample_weight(part)
                 outputs.append(self._predict(self._inputs(x)))
