@@ -998,6 +998,81 @@ def test_a_model_that_is_compiled_anew_is_read_anew():
         assert model.fit(X, ONE_HOT, verbose=0).epoch == [0]
 
 
+def changeable():
+    model = parity.drawn(
+        compiled(
+            layers.Dense(8, "relu"),
+            layers.Dropout(0.5),
+            layers.Dense(3, activation=layers.LeakyReLU(0.5)),
+            optimizer=optimizers.Adam(0.01, weight_decay=0.5),
+        )
+    )
+    model.layers[1].rate = 0.0
+    return model
+
+
+def replace_last(model):
+    model.pop()
+    model.add(layers.Dense(3, "tanh"))
+    parity.drawn(model)
+
+
+# What takes effect without another `compile`.
+CHANGES = {
+    "exclusion": lambda model: model.optimizer.exclude_from_weight_decay(var_names=["bias"]),
+    "clipping": lambda model: setattr(model.optimizer, "clipnorm", 0.01),
+    "beta": lambda model: setattr(model.optimizer, "beta_1", 0.5),
+    "layers": replace_last,
+    "activation": lambda model: setattr(model.layers[0], "activation", keras.activations.tanh),
+    "slope": lambda model: setattr(model.layers[2].activation, "negative_slope", 0.1),
+    "penalty": lambda model: setattr(
+        model.layers[0].kernel, "regularizer", keras.regularizers.L2(0.3)
+    ),
+    "constraint": lambda model: setattr(
+        model.layers[0].bias, "constraint", keras.constraints.NonNeg()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_without_another_compile_are_seen(name):
+    models = changeable(), changeable()
+    models[1].layers[1].rate = 0.5
+    accelerate(models[1]).layers[1].rate = 0.0
+    for model in models:
+        CHANGES[name](model)
+        model.fit(X, NUMBERS, epochs=2, shuffle=False, verbose=0)
+    assert parity.error(models[1].get_weights(), models[0].get_weights()) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["layers", "activation"])
+def test_predictions_are_those_of_the_layers_there_are(name):
+    models = changeable(), accelerate(changeable())
+    for model in models:
+        CHANGES[name](model)
+    theirs, ours = (model.predict(X, verbose=0) for model in models)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_fit_goes_on_with_what_it_began_with():
+    class Change(callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.optimizer.clipnorm = 1e-3
+            self.model.evaluate(X, NUMBERS, verbose=0)
+
+    models = changeable(), changeable()
+    for model in models:
+        accelerate(model).fit(
+            X,
+            NUMBERS,
+            epochs=3,
+            shuffle=False,
+            callbacks=[Change()] if model is models[1] else [],
+            verbose=0,
+        )
+    assert_same_weights(*models)
+
+
 def test_an_optimizer_of_other_weights_is_refused():
     optimizer = optimizers.Adam()
     classifier(optimizer=optimizer).fit(X, ONE_HOT, verbose=0)

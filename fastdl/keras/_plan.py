@@ -31,6 +31,9 @@ _OWN = (
     "train_step",
 )
 
+# The types of arguments that an object of Keras may be given anew at any time.
+_PLAIN = (bool, float, int, str, type(None))
+
 
 class Plan:
     """What a compiled model is, to train it or, if not `trains`, to score it and predict.
@@ -59,8 +62,8 @@ class Plan:
     def __init__(self, model, seed=None, trains=True):
         keras = import_keras()
         _check_model(keras, model)
-        self.compiled = compiled_parts(model)
         chain = read_layers(keras, model)
+        self._layers, self._dense = model.layers, chain.dense
         dense = chain.dense
         self.before = [each for each in chain.before if type(each) is not keras.layers.Dropout]
         self.input_rate = sum(float(each.rate) for each in chain.before if each not in self.before)
@@ -110,6 +113,43 @@ class Plan:
         }
         self.reasons = [reason for reason, given in reasons.items() if given]
         self.reasons += self.rule.reasons
+        self._functions, self._settings = self._inner(), self._outer(model)
+
+    def predicts(self, model):
+        """Whether a model's layers and activations are still those read, which is quick to tell."""
+        return model.layers == self._layers and self._inner() == self._functions
+
+    def holds(self, model):
+        """Whether the model and all its settings but the learning rate are still those read."""
+        return self.predicts(model) and self._outer(model) == self._settings
+
+    def _inner(self):
+        # Not the variables: Keras makes `==` an operation on their values.
+        return [
+            (each.activation, id(getattr(each, "_kernel", None)), id(each.bias))
+            for each in self._dense
+        ]
+
+    def _outer(self, model):
+        """What another `compile` replaces, and what takes effect without one."""
+        optimizer = model.optimizer
+        penalties = [getattr(each, "regularizer", None) for each in self.variables]
+        return (
+            optimizer,
+            model._compile_loss,
+            model._compile_metrics,
+            _plain(optimizer),
+            getattr(optimizer, "_exclude_from_weight_decay", None),
+            getattr(optimizer, "_exclude_from_weight_decay_pattern", None),
+            [
+                (each.trainable, each.activity_regularizer, _plain(each))
+                for layer in self._layers
+                for each in layer._flatten_layers()
+            ],
+            [getattr(layer, "activation", None) for layer in self._layers],
+            [(each, _plain(each)) for each in penalties],
+            [getattr(each, "constraint", None) for each in self.variables],
+        )
 
     def _read_network(self, keras, chain, loss, seed):
         dense = chain.dense
@@ -188,14 +228,13 @@ def weighted(data, reduction):
     return data._replace(sample_weight=weights * (rows / total) if total else weights)
 
 
-def compiled_parts(model):
-    """What another `compile` replaces."""
-    return (
-        model.optimizer,
-        model._compile_loss,
-        model._compile_metrics,
-        [layer.trainable for layer in model.layers],
-    )
+def _plain(thing):
+    """The arguments of a Keras object that are numbers, strings or flags, by name."""
+    return {
+        name: value
+        for name, value in getattr(thing, "__dict__", {}).items()
+        if name[0] != "_" and name != "built" and isinstance(value, _PLAIN)
+    }
 
 
 def _decays(optimizer, variable):

@@ -19,7 +19,7 @@ from .. import _engine, _sparse, checks
 from .._optional import optional_import
 from ._bare import import_keras
 from ._models import MEAN, UnsupportedModelError
-from ._plan import Link, Plan, compiled_parts, counts, weighted
+from ._plan import Link, Plan, counts, weighted
 
 _REBOUND = (
     "fit",
@@ -197,11 +197,11 @@ def _warn(error, stacklevel=3):
 
 def _supported(method):
     """A method that is Keras's own while the model is not supported, for which see `_ready`."""
-    trains = method.__name__ in ("fit", "train_on_batch")
+    name = method.__name__
 
     @functools.wraps(method)
     def run(self, *arguments, **settings):
-        if self._ready(trains):
+        if self._ready(name):
             return method(self, *arguments, **settings)
         return getattr(type(self._model), method.__name__)(self._model, *arguments, **settings)
 
@@ -230,15 +230,18 @@ class Accelerated:
         self._link = Link(model, self._plan)
         self._workspace = _engine.Workspace(self._plan.network)
         self._known_metrics = {}
+        self._fitting = False
 
-    def _ready(self, trains):
-        """Whether the model, as it is compiled now, is one that can be trained, or scored, here."""
-        if compiled_parts(self._model) == self._plan.compiled and (
-            any(self._plan.trained) or not trains
-        ):
+    def _ready(self, method):
+        """Whether the model, as it is now, is one that this method can be called for here."""
+        if self._fitting:  # which goes on with what it began with
+            return True
+        plan, trains = self._plan, method in ("fit", "train_on_batch")
+        check = plan.predicts if method in ("predict", "predict_on_batch") else plan.holds
+        if check(self._model) and (any(plan.trained) or not trains):
             return True
         try:
-            plan = Plan(self._model, self._plan.network.seed, trains)
+            plan = Plan(self._model, plan.network.seed, trains)
         except UnsupportedModelError as error:
             if not self._fallback:
                 raise
@@ -300,6 +303,7 @@ class Accelerated:
         hooks = Hooks(self._keras, callbacks, link)
         model.stop_training = False
         link.read()
+        outer, self._fitting = self._fitting, True
         try:
             hooks("on_train_begin")
             logs = None
@@ -313,6 +317,7 @@ class Accelerated:
                 if model.stop_training:
                     break
         finally:
+            self._fitting = outer
             link.write()
         if epochs > 0:
             model.optimizer.finalize_variable_values(model.trainable_weights)
@@ -388,7 +393,7 @@ class Accelerated:
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """`keras.Model.predict`, by fastdl's kernels."""
         if steps is None and not callbacks and verbose == 0 and self._are_arrays(x):
-            return self.predict_on_batch(x)
+            return self._predict_rows(x)
         batches = self._batches(x, None, None, None, batch_size, steps, False)
         callbacks = self._callback_list(callbacks, verbose, batches.num_batches)
         follow = Hooks(self._keras, callbacks, self._link).follow("predict")
@@ -412,6 +417,9 @@ class Accelerated:
     @_supported
     def predict_on_batch(self, x):
         """`keras.Model.predict_on_batch`, by fastdl's kernels."""
+        return self._predict_rows(x)
+
+    def _predict_rows(self, x):
         self._link.read_weights()
         return self._predict(self._inputs(x))
 
