@@ -568,6 +568,37 @@ def test_rows_are_counted_from_the_initial_epoch():
     assert history.epoch == [3, 4]
 
 
+@pytest.fixture
+def limits():
+    if not hasattr(keras.config, "set_max_epochs"):
+        pytest.skip("this version of Keras has no limits")
+    keras.config.set_max_epochs(2)
+    keras.config.set_max_steps_per_epoch(3)
+    yield
+    keras.config.set_max_epochs(None)
+    keras.config.set_max_steps_per_epoch(None)
+
+
+@pytest.mark.usefixtures("limits")
+@pytest.mark.filterwarnings("ignore:Limiting")
+def test_limits_for_debugging_are_kept():
+    found = []
+    for model in (classifier(), accelerate(classifier())):
+        history = model.fit(X, ONE_HOT, batch_size=10, epochs=5, shuffle=False, verbose=0)
+        scores = model.evaluate(X, ONE_HOT, batch_size=10, verbose=0)
+        rows = len(model.predict(X, batch_size=10, verbose=0))
+        found.append([len(history.epoch), int(model.optimizer.iterations), rows, *scores])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0][:3] == [2, 5, 30]  # the second epoch has what is left of the rows
+
+
+@pytest.mark.usefixtures("limits")
+def test_a_limit_is_warned_of():
+    model = accelerate(classifier())
+    with pytest.warns(UserWarning, match="Limiting epochs to 2"):
+        model.fit(X, ONE_HOT, epochs=5, verbose=0)
+
+
 def test_the_callers_arrays_stay_as_they_are():
     x, y, weights = X.copy(), ONE_HOT.copy(), WEIGHTS.copy()
     accelerate(classifier()).fit(x, y, sample_weight=weights, epochs=2, verbose=0)
@@ -758,6 +789,31 @@ def test_callbacks_may_change_the_weights_to_predict_with(kind):
         for model in (classifier(), accelerate(classifier()))
     )
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_a_stop_before_the_first_step_leaves_one():
+    class Stop(callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    for model in (classifier(), accelerate(classifier())):
+        history = model.fit(X, ONE_HOT, batch_size=10, epochs=3, callbacks=[Stop()], verbose=0)
+        assert history.epoch == [0]
+        assert int(model.optimizer.iterations) == 1
+
+
+def test_a_stop_from_outside_ends_the_epoch(monkeypatch):
+    model, take = accelerate(classifier()), fastdl.keras._training.Arrays._take_steps
+
+    def stopping(self, rows, order, batch_size, first, steps, totals):
+        # As if time were up after two steps, and another thread had set the flag meanwhile.
+        model.stop_training = True
+        return take(self, rows, order, batch_size, first, min(steps, 2), totals)
+
+    monkeypatch.setattr(fastdl.keras._training.Arrays, "_take_steps", stopping)
+    history = model.fit(X, ONE_HOT, batch_size=10, epochs=3, verbose=0)
+    assert history.epoch == [0]
+    assert int(model.optimizer.iterations) == 2
 
 
 def test_training_ends_at_a_loss_that_is_no_number():

@@ -231,6 +231,10 @@ class Accelerated:
         self._workspace = _engine.Workspace(self._plan.network)
         self._known_metrics = {}
         self._fitting = False
+        # Older versions of Keras know no limits for debugging.
+        config = self._keras.config
+        self._most_epochs = getattr(config, "max_epochs", lambda: None)
+        self._most_steps = getattr(config, "max_steps_per_epoch", lambda: None)
 
     def _ready(self, method):
         """Whether the model, as it is now, is one that this method can be called for here."""
@@ -279,6 +283,10 @@ class Accelerated:
     ):
         """`keras.Model.fit`, by fastdl's kernels."""
         model, link = self._model, self._link
+        most = self._most_epochs()
+        if most and most < epochs:
+            warnings.warn(f"Limiting epochs to {most}", stacklevel=3)
+            epochs = most
         if validation_split and validation_data is None:
             slicing = _keras_module("trainers.data_adapters.array_slicing")
             (x, y, sample_weight), validation_data = slicing.train_validation_split(
@@ -392,7 +400,8 @@ class Accelerated:
     @_supported
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
         """`keras.Model.predict`, by fastdl's kernels."""
-        if steps is None and not callbacks and verbose == 0 and self._are_arrays(x):
+        plain = steps is None and not callbacks and verbose == 0 and not self._most_steps()
+        if plain and self._are_arrays(x):
             return self._predict_rows(x)
         batches = self._batches(x, None, None, None, batch_size, steps, False)
         callbacks = self._callback_list(callbacks, verbose, batches.num_batches)
@@ -449,7 +458,8 @@ class Accelerated:
 
     def _source(self, x, y, sample_weight, class_weight, batch_size, steps, shuffle):
         """What `fit` or `evaluate` goes over."""
-        if steps is None and isinstance(shuffle, bool) and self._are_arrays(x, y, sample_weight):
+        whole = steps is None and not self._most_steps() and isinstance(shuffle, bool)
+        if whole and self._are_arrays(x, y, sample_weight):
             batch_size = _BATCH_SIZE if batch_size is None else batch_size
             batch_size = checks.integer("batch_size", batch_size, low=1)
             return Arrays(self, x, y, sample_weight, class_weight, batch_size, shuffle)
@@ -775,7 +785,9 @@ class Arrays(Source):
         if recorder:
             recorder.rows = self._rows, self._order
         follow, steps = hooks.follow("train"), self.steps
-        ahead = self._model.steps_per_execution if follow else steps
+        # Keras looks at `stop_training` after these.
+        turns = follow or self._model.stop_training
+        ahead = self._model.steps_per_execution if turns else steps
         step, totals = 0, np.zeros((1, 3))
         while step < steps:
             first, until = step, min(step + ahead, steps)
@@ -787,11 +799,13 @@ class Arrays(Source):
                 )
                 if not follow and hooks.late():
                     hooks.bar.on_train_batch_end(step - 1, metrics.logs(totals[0], recorder))
+                if not follow and self._model.stop_training:  # set by a signal or a thread, say
+                    break
             if follow:
                 # A number that is none, if fewer steps are left: so it is in Keras.
                 hooks("on_train_batch_end", first + ahead - 1, metrics.logs(totals[0], recorder))
-                if self._model.stop_training:
-                    break
+            if self._model.stop_training:
+                break
         logs = metrics.logs(totals[0], recorder)
         self._link.results = metrics, totals[0]
         if hooks.bar and not follow:
