@@ -984,6 +984,10 @@ UNSUPPORTED = {
     "a learning_rate that is a function": lambda: compiled(
         layers.Dense(1), optimizer=optimizers.SGD(lambda: 0.1)
     ),
+    "optimizer: end_learning_rate: -0.1 is not": lambda: compiled(
+        layers.Dense(1),
+        optimizer=optimizers.SGD(optimizers.schedules.PolynomialDecay(0.1, 10, -0.1)),
+    ),
     "the model is not compiled": lambda: keras.Sequential([layers.Input((5,)), layers.Dense(1)]),
     "without an optimizer or a loss": lambda: compiled(layers.Dense(1), loss=None),
     "nothing in it is trainable": all_frozen,
@@ -1135,6 +1139,25 @@ def test_an_optimizer_of_other_weights_is_refused():
     model = accelerate(classifier(optimizer=optimizer))
     with pytest.raises(ValueError, match="optimizer: it was built for other variables"):
         model.fit(X, ONE_HOT, verbose=0)
+
+
+def test_an_optimizer_of_other_weights_is_left_to_keras():
+    model = classifier()
+    model.fit(X, ONE_HOT, verbose=0)
+    model.layers[0].trainable = False
+    model.compile(model.optimizer, "categorical_crossentropy", jit_compile=parity.JIT)
+    accelerate(model, fallback=True)
+    with pytest.warns(UserWarning, match="optimizer: it was built for other variables"):
+        assert model.fit(X, ONE_HOT, verbose=0).epoch == [0]
+
+
+def test_a_frozen_model_left_to_keras_is_validated():
+    model = accelerate(classifier(), fallback=True)
+    model.trainable = False
+    model.compile("sgd", "categorical_crossentropy", jit_compile=parity.JIT)
+    with pytest.warns(UserWarning, match="nothing in it is trainable"):
+        history = model.fit(X, ONE_HOT, validation_data=(X, ONE_HOT), verbose=0).history
+    assert history["val_loss"] == pytest.approx(history["loss"], rel=1e-5)
 
 
 def test_arguments_are_checked():

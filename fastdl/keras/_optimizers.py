@@ -156,7 +156,10 @@ def read_rate(keras, optimizer, value=lambda variable: variable.numpy()):
         for name in _SCHEDULES:
             if type(rate) is getattr(keras.optimizers.schedules, name):
                 settings = {key: value for key, value in rate.get_config().items() if key != "name"}
-                return getattr(schedules, name)(**settings)
+                try:
+                    return getattr(schedules, name)(**settings)
+                except ValueError as error:  # rates below 0, which Keras takes
+                    raise UnsupportedModelError(f"optimizer: {error}") from error
         return lambda step: float(keras.ops.convert_to_numpy(rate(step)))
     if callable(rate) and not hasattr(rate, "assign"):
         raise UnsupportedModelError("optimizer: a learning_rate that is a function of nothing")

@@ -270,6 +270,18 @@ def _check_model(keras, model):
         raise UnsupportedModelError("loss_weights: not supported")
 
 
+def check_optimizer(model):
+    """Refuse an optimizer that was built to train anything else."""
+    optimizer = model.optimizer
+    if optimizer.built and (
+        list(map(id, optimizer._trainable_variables)) != list(map(id, model.trainable_variables))
+    ):
+        raise UnsupportedModelError(
+            "optimizer: it was built for other variables than the model's trainable ones; "
+            "compile the model anew"
+        )
+
+
 def _check_link(loss, output):
     """Refuse probabilities of one kind under the cross-entropy of the other."""
     own = loss.output_activation
@@ -323,17 +335,12 @@ class Link:
 
     def build(self, model):
         """Have the optimizer make its variables, unless it has."""
-        plan, optimizer, variables = self._plan, self._optimizer, model.trainable_variables
+        plan, optimizer = self._plan, self._optimizer
         if not optimizer.built:
-            optimizer.build(variables)
+            optimizer.build(model.trainable_variables)
         known = {
             id(variable): index for index, variable in enumerate(optimizer._trainable_variables)
         }
-        if [id(variable) for variable in variables] != list(known):
-            raise ValueError(
-                "optimizer: it was built for other variables than the model's trainable ones; "
-                "compile the model anew"
-            )
         self._slots = [
             (array, getattr(optimizer, attribute)[known[id(variable)]])
             for attribute, slot in zip(plan.rule.attributes, self.state.slots.values(), strict=True)

@@ -19,7 +19,7 @@ from .. import _engine, _sparse, checks
 from .._optional import optional_import
 from ._bare import import_keras
 from ._models import MEAN, UnsupportedModelError
-from ._plan import Link, Plan, counts, weighted
+from ._plan import Link, Plan, check_optimizer, counts, weighted
 
 _REBOUND = (
     "fit",
@@ -242,15 +242,19 @@ class Accelerated:
             return True
         plan, trains = self._plan, method in ("fit", "train_on_batch")
         check = plan.predicts if method in ("predict", "predict_on_batch") else plan.holds
-        if check(self._model) and (any(plan.trained) or not trains):
-            return True
+        known = check(self._model) and (any(plan.trained) or not trains)
         try:
-            plan = Plan(self._model, plan.network.seed, trains)
+            if not known:
+                plan = Plan(self._model, plan.network.seed, trains)
+            if trains:
+                check_optimizer(self._model)
         except UnsupportedModelError as error:
             if not self._fallback:
                 raise
             _warn(error)
             return False
+        if known:
+            return True
         # Dropout and shuffling go on.
         plan.network.iterations = self._plan.network.iterations
         plan.network.epochs = self._plan.network.epochs
@@ -360,6 +364,7 @@ class Accelerated:
         **kwargs,
     ):
         """`keras.Model.evaluate`, by fastdl's kernels."""
+        kwargs.pop("_use_cached_eval_dataset", None)  # from Keras's own `fit`
         if kwargs:
             raise ValueError(f"Arguments not recognized: {kwargs}")
         source = self._source(x, y, sample_weight, None, batch_size, steps, False)
