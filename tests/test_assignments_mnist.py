@@ -133,6 +133,31 @@ def test_one_hot_rows_are_labels_too(data):
         np.testing.assert_allclose(weights, expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [lambda y: y.astype(np.float32), lambda y: y[:, np.newaxis], lambda y: y.tolist()],
+    ids=["floats", "column", "list"],
+)
+def test_a_keras_model_takes_labels_of_all_forms(data, given):
+    (X, y), (X_val, y_val), _ = data
+    model, other = (mnist.build_model(hidden=()) for _ in range(2))
+    other.set_weights(model.get_weights())
+    mnist.train(model, data, epochs=1, verbose=0)
+    mnist.train(other, ((X, given(y)), (X_val, given(y_val))), epochs=1, verbose=0)
+    np.testing.assert_array_equal(other.get_weights()[0], model.get_weights()[0])
+
+
+@pytest.mark.parametrize(("label", "value"), [(-1, "-1"), (10, "10"), (2.5, "2.5")])
+@pytest.mark.parametrize(("part", "name"), [(0, "y_train"), (1, "y_val")])
+def test_a_keras_model_refuses_labels_out_of_range(data, label, value, part, name):
+    parts = [(X, y.astype(type(label))) for X, y in data]
+    parts[part][1][3] = label
+    with pytest.raises(
+        ValueError, match=rf"{name}: {value} at index 3 is not an integer in \[0, 9"
+    ):
+        mnist.train(mnist.build_model(hidden=(8,)), parts, epochs=1, verbose=0)
+
+
 def test_progress_is_keras_like(data, capsys):
     mnist.train(mnist.build_network(hidden=(8,), seed=0), data, epochs=2)
     lines = capsys.readouterr().out.splitlines()

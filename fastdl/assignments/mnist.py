@@ -212,16 +212,21 @@ def train(
     X_val, y_val, *_ = validation_data
     return accelerate(model, seed=seed).fit(
         X_train,
-        _one_hot(y_train),
-        validation_data=(X_val, _one_hot(y_val)),
+        _one_hot("y_train", y_train),
+        validation_data=(X_val, _one_hot("y_val", y_val)),
         callbacks=[keras.callbacks.EarlyStopping(**keeping), *callbacks],
         **settings,
     )
 
 
-def _one_hot(labels):
-    labels = np.asarray(labels)
-    return np.eye(_CLASSES, dtype=np.float32)[labels] if labels.ndim == 1 else labels
+def _one_hot(name, labels):
+    """Labels (n,) or (n, 1) as one-hot rows; anything else passes for such rows already."""
+    labels = checks.array(name, labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        return labels
+    return np.eye(_CLASSES, dtype=np.float32)[checks.as_labels(name, labels, classes=_CLASSES)]
 
 
 # What `train_fast` does, chosen on seeds 10 to 23. With dropout of one half, training seems limited
