@@ -237,7 +237,10 @@ def _find():
         except Exception as error:  # Whatever a foreign file or a subprocess may fail with.
             failures.append(f"  {source}: {_reason(error)}")
             continue
-        if read is not _from_cache:
+        # Writing 55 MB at each start would be too much for who always has FASTDL_DATA set.
+        if read is not _from_cache and (
+            read is not _from_environment or not _cache_file().exists()
+        ):
             _store(arrays)
         return arrays
     tried = "\n".join(failures)

@@ -381,6 +381,15 @@ def test_variable_comes_before_the_cache(tiny, tmp_path, monkeypatch):
     assert opened == [path]
 
 
+def test_variable_fills_the_cache_once(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTDL_DATA", str(write_npz(tmp_path / "data.npz", tiny)))
+    stored, store = [], datasets._store
+    monkeypatch.setattr(datasets, "_store", lambda arrays: stored.append(store(arrays)))
+    for _ in range(2):
+        datasets.load_mnist()
+    assert len(stored) == 1
+
+
 def test_wrong_file_in_the_variable_gives_way_to_the_cache(tiny, tmp_path, monkeypatch):
     write_npz(tmp_path / "cache" / "mnist.npz", tiny)
     other = dict(tiny)
