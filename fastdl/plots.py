@@ -6,6 +6,8 @@ three-cornered, and signed quantities run from that blue through white to that o
 with any colour vision can tell apart.
 """
 
+import functools
+import io
 import math
 import reprlib
 from collections.abc import Mapping
@@ -493,7 +495,7 @@ def _points(X, y):
         raise ValueError(f"X: shape {X.shape} is not (n, 2)")
     if y.shape != (len(X),):
         raise ValueError(f"y: shape {y.shape} does not match X {X.shape}")
-    return X, y
+    return X, checks.as_labels("y", y, classes=2)
 
 
 def _columns(X, Y):
@@ -503,7 +505,7 @@ def _columns(X, Y):
         raise ValueError(f"X: shape {X.shape} is not (2, m)")
     if Y.size != X.shape[1]:
         raise ValueError(f"Y: shape {Y.shape} does not match X {X.shape}")
-    return X.T, Y.reshape(-1)
+    return X.T, checks.as_labels("Y", Y.reshape(-1), classes=2)
 
 
 def _flat_labels(model, points):
@@ -535,9 +537,18 @@ def _tiles(images, columns, *, gap, fill):
 
 def _figure(width, height):
     matplotlib_figure = optional_import("matplotlib.figure", extra="plots")
-    return matplotlib_figure.Figure(
+    figure = matplotlib_figure.Figure(
         figsize=(width, height), layout="constrained", facecolor="white"
     )
+    # What a notebook asks for; it draws figures without that only where pyplot has been in use.
+    figure._repr_png_ = functools.partial(_png, figure)
+    return figure
+
+
+def _png(figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _colormap(strength=1.0, levels=256):
@@ -677,7 +688,8 @@ class _Curve:
         (self.line,) = axes.plot([], [], color=_INK, linewidth=1.5)
         (self.end,) = axes.plot([], [], "o", color=_INK)
         self.value = axes.text(0.98, 0.96, "", ha="right", va="top", transform=axes.transAxes)
-        low, high = losses.min(), losses.max()
+        finite = losses[np.isfinite(losses)]
+        low, high = (finite.min(), finite.max()) if finite.size else (0, 1)
         axes.set_xlim(0, max(1, len(losses)))
         axes.set_ylim(max(0, low - 0.1 * (high - low)), high + 0.1 * (high - low) + 1e-3)
         _label(axes, "Loss on all points", "step", "mean cross-entropy")

@@ -1,6 +1,7 @@
 """The pictures' structure: what is drawn where. How they look, only eyes can say."""
 
 import io
+import pickle
 import sys
 
 import matplotlib
@@ -55,6 +56,18 @@ def test_every_figure_can_be_saved():
     buffer = io.BytesIO()
     plots.scatter(POINTS, LABELS).savefig(buffer, format="png")
     assert Image.open(buffer).size == (520, 480)
+
+
+def test_every_figure_shows_itself_in_a_notebook():
+    # IPython draws figures by itself only once pyplot has been in use, and asks this of all others.
+    content = plots.scatter(POINTS, LABELS)._repr_png_()
+    assert Image.open(io.BytesIO(content)).size == (520, 480)
+
+
+def test_every_figure_can_be_pickled():
+    figure = pickle.loads(pickle.dumps(plots.scatter(POINTS, LABELS, title="Some points")))
+    assert title(figure.axes[0]) == "Some points"
+    assert Image.open(io.BytesIO(figure._repr_png_())).size == (520, 480)
 
 
 # -------------------------------------------------------------------------------- decision surface
@@ -117,6 +130,20 @@ def test_decision_surface_has_the_loss_beside_it():
 def test_constant_loss_can_be_drawn():
     axes = plots.decision_surface(right_of(0), POINTS, LABELS, [0.5]).axes[1]
     assert axes.get_ylim()[0] < axes.get_ylim()[1]
+
+
+def test_losses_that_are_no_numbers_leave_the_limits_to_the_others():
+    losses = [0.9, np.inf, 0.5, np.nan]
+    axes = plots.decision_surface(right_of(0), POINTS, LABELS, losses).axes[1]
+    whole = plots.decision_surface(right_of(0), POINTS, LABELS, [0.9, 0.7, 0.6, 0.5]).axes[1]
+    assert axes.get_ylim() == whole.get_ylim()
+    assert axes.texts[0].get_text() == "loss nan"
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_losses_none_of_which_is_a_number_can_be_drawn(loss):
+    axes = plots.decision_surface(right_of(0), POINTS, LABELS, [loss, loss]).axes[1]
+    assert axes.get_ylim()[0] <= 0 < 1 <= axes.get_ylim()[1]
 
 
 # --------------------------------------------------------------------------------------- animation
@@ -416,6 +443,14 @@ def test_layer_weights_of_a_single_layer_of_zeros():
             r"image_shape: \(2, 2, 1\) is not \(height, width\)",
         ),
         (lambda: plots.scatter([[1, 2], [3]], [0, 1]), "X: setting an array element"),
+        (
+            lambda: plots.scatter(POINTS, LABELS + 1),
+            r"y: 2.0 at index 1 is not an integer in \[0, 1\]",
+        ),
+        (
+            lambda: plots.plot_decision_boundary(upper, POINTS.T, LABELS - 0.5),
+            r"Y: -0.5 at index 0 is not an integer in \[0, 1\]",
+        ),
     ],
 )
 def test_refusals(call, message):
