@@ -147,8 +147,9 @@ def available_threads():
     """
     affinity = getattr(os, "sched_getaffinity", None)
     count = min(len(affinity(0)) if affinity else os.cpu_count() or 1, MOST_THREADS)
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted):
+    # A list is for nested regions: its first number is for the outermost.
+    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if wanted.isdecimal() and int(wanted):
         count = min(count, int(wanted))
     return min(count, _most_threads.get() or count)
 

@@ -488,7 +488,11 @@ def _float_for(dtype):
 
 
 def _contiguous(array, dtype):
-    array = np.asarray(array, dtype=dtype, order="C")
+    if array.dtype == dtype:
+        array = np.asarray(array, order="C")
+    else:
+        with np.errstate(over="ignore"):  # infinite now, for `finite` to refuse or a kernel to take
+            array = np.asarray(array, dtype=dtype, order="C")
     return array if array.flags.aligned else array.copy()
 
 

@@ -234,6 +234,9 @@ def test_cpu_level_that_cannot_run_is_refused(supported, built, message, monkeyp
         (128, None, 64),
         (128, "96", 64),
         (128, "5", 5),
+        (128, " 5 ", 5),
+        (128, "4,2", 4),  # of nested regions, whose first is the outermost
+        (128, "²", 64),
     ],
 )
 def test_available_threads(cpus, wanted, threads, monkeypatch):

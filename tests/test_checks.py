@@ -39,6 +39,11 @@ def misaligned(values):
 # --------------------------------------------------------------------------------------- as_array
 
 
+@pytest.mark.filterwarnings("error")
+def test_as_array_turns_what_is_too_large_into_infinity():
+    assert checks.as_array("x", [-1e300, 1.0], dtype=FLOAT32).tolist() == [-math.inf, 1.0]
+
+
 @given(arrays)
 def test_as_array_returns_a_contiguous_float_array_itself(array):
     assert checks.as_array("x", array) is array
