@@ -20,17 +20,17 @@ from .network import MLP
 from .optimizers import Adam
 from .schedules import CosineDecay
 
+# What `demo` goes by where it is not told. The batches of the linear models are then those of the
+# exercise, which calls np.random.seed(42).
+_DEFAULTS = {"out": Path("out"), "epochs": 40, "seed": 42}
+
 # Training of the MNIST network: six seeds ended at 97.76 to 97.94 % on validation.
-_EPOCHS = 40
 _BATCH_SIZE = 32
 _LEARNING_RATE = 1e-3
 
 # `demo mnist --fast`: seconds that each of these seeds should stay under.
 _FAST_SEEDS = range(5)
 _FAST_SECONDS = 1.0
-
-# The batches of the linear models are those of the exercise, which calls np.random.seed(42).
-_SEED = 42
 
 
 def main(arguments=None):
@@ -94,24 +94,21 @@ def _parser():
     demo.add_argument(
         "--out",
         type=Path,
-        default=Path("out"),
         metavar="DIR",
-        help="for the pictures; default: out",
+        help=f"for the pictures; default: {_DEFAULTS['out']}",
     )
     demo.add_argument(
         "--epochs",
         type=_integer(1),
-        default=_EPOCHS,
         metavar="N",
-        help=f"of the MNIST network; default: {_EPOCHS}",
+        help=f"of the MNIST network; default: {_DEFAULTS['epochs']}",
     )
     demo.add_argument(
         "--seed",
         type=_integer(0, 2**32 - 1),
-        default=_SEED,
         metavar="N",
         help="of the linear models' batches and of the MNIST network; the planar networks start "
-        f"from the course's; default: {_SEED}",
+        f"from the course's; default: {_DEFAULTS['seed']}",
     )
     demo.add_argument(
         "--fast",
@@ -161,8 +158,14 @@ def _demo(options):
     if options.fast:
         if options.assignment != "mnist":
             raise _BadArgumentError("argument --fast: only for the assignment mnist")
+        for name in _DEFAULTS:
+            if getattr(options, name) is not None:
+                raise _BadArgumentError(f"argument --fast: not allowed with argument --{name}")
         _demo_mnist_fast()
         return
+    for name, value in _DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     chosen = list(_DEMOS) if options.assignment == "all" else [options.assignment]
     for name in chosen:
         folder = options.out / name
@@ -470,14 +473,23 @@ def _predict(options):
     try:
         if not network.loss.classification:
             predictions = network.predict(rows)
-        elif isinstance(network.loss, BinaryCrossentropy) and network.sizes[-1] > 1:
-            predictions = (network.predict_proba(rows) > 0.5).astype(int)
         else:
-            predictions = network.predict_proba(rows).argmax(axis=1)[:, np.newaxis]
+            predictions = _classes(network, network.predict_proba(rows))
     except (TypeError, ValueError) as error:
         raise _BadArgumentError(f"argument DATA: {options.data}: {error}") from error
     for row in predictions:
         print(*row)
+
+
+def _classes(network, probabilities):
+    """One class for each row, or several yes or no, as text: nan for what is not known."""
+    unknown = np.isnan(probabilities)
+    if isinstance(network.loss, BinaryCrossentropy) and network.sizes[-1] > 1:
+        classes = (probabilities > 0.5).astype(int)
+    else:
+        unknown = unknown.any(axis=1, keepdims=True)
+        classes = probabilities.argmax(axis=1)[:, np.newaxis]
+    return np.where(unknown, "nan", classes.astype(str))
 
 
 def _read(argument, path, function):
@@ -496,7 +508,7 @@ def _read_rows(path):
         with open(path, "rb") as file:
             rows = np.lib.format.read_array(file, allow_pickle=False)
     elif suffix == ".csv":
-        with open(path, encoding="utf-8") as lines:
+        with open(path, encoding="utf-8-sig") as lines:  # spreadsheets write a byte-order mark
             rows = [line for line in lines if line.strip()]
         rows = np.loadtxt(rows, delimiter=",", ndmin=2) if rows else np.empty((0, 0))
     else:

@@ -128,8 +128,9 @@ def test_demo_mnist_without_keras_says_so(blocks, tmp_path, capsys, monkeypatch)
     assert "fastdl-kernels[keras]" in rows["the same weights in Keras: its evaluate"][1]
 
 
-def test_demo_mnist_fast(blocks, tmp_path, capsys):
-    assert run("demo", "mnist", "--fast", "--out", tmp_path / "out") == 0
+def test_demo_mnist_fast(blocks, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("demo", "mnist", "--fast") == 0
     rows = table(capsys.readouterr().out)
     seconds = []
     for seed in range(5):
@@ -262,6 +263,27 @@ def test_predict_takes_images(tmp_path, capsys):
     assert capsys.readouterr().out.split() == ["0", "1", "1"]
 
 
+def test_predict_takes_a_byte_order_mark(tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text("1,0\n0,1\n", encoding="utf-8-sig")
+    assert run("predict", saved(tmp_path, [[2, 0], [0, 3]]), tmp_path / "rows.csv") == 0
+    assert capsys.readouterr().out.split() == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "settings", "expected"),
+    [
+        ([[2, 1, 0], [0, 1, 3]], {}, ["nan", "2"]),
+        ([[2], [1]], {}, ["nan", "1"]),
+        ([[2, -1], [-1, 1]], {"loss": "binary_crossentropy"}, ["nan nan", "0 1"]),
+    ],
+    ids=["classes", "yes or no", "several yes or no"],
+)
+def test_predict_knows_no_class_of_what_is_not_known(tmp_path, weights, settings, expected, capsys):
+    np.save(tmp_path / "rows.npy", [[np.nan, 1], [0, 1]])
+    assert run("predict", saved(tmp_path, weights, **settings), tmp_path / "rows.npy") == 0
+    assert capsys.readouterr().out.splitlines() == expected
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -315,6 +337,9 @@ def test_predict_names_what_is_wrong_with_the_model(tmp_path, rows, content, cap
         (("demo", "--seed", "-1"), r"'-1' is not an integer in \[0, 4294967295\]"),
         (("demo", "linear", "--fast"), "argument --fast: only for the assignment mnist"),
         (("demo", "--fast"), "argument --fast: only for the assignment mnist"),
+        (("demo", "mnist", "--fast", "--seed", "0"), "--fast: not allowed with argument --seed"),
+        (("demo", "mnist", "--fast", "--epochs", "40"), "--fast: not allowed with .* --epochs"),
+        (("demo", "mnist", "--fast", "--out", "x"), "--fast: not allowed with argument --out"),
         (("predict", "model"), "fastdl predict: the following arguments are required: DATA"),
         (("info", "--all"), "unrecognized arguments: --all"),
     ],
