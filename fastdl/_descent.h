@@ -11,7 +11,8 @@
 
 #define CHUNK (VECTORS_AT_ONCE * LANES) /* samples whose scores are held at a time */
 
-/* Mean cross-entropy of all n samples, from columns (features, n). (The path of the weights first and
+/* Mean cross-entropy of all n samples, from columns (features, n): max(z, 0) - t*z + ln(1 + e**-|z|),
+ * where softplus(z) - t*z would lose what is small beside z. (The path of the weights first and
  * then the losses along it on two threads took 235 microseconds instead of 150 for the course's 100
  * steps: starting a thread costs more than it saves there.) */
 INLINE double FN(logistic_loss)(const REAL *columns, const REAL *targets, const REAL *weights,
@@ -32,11 +33,13 @@ INLINE double FN(logistic_loss)(const REAL *columns, const REAL *targets, const 
                 for (ptrdiff_t i = 0; i < count; i++) single[i] += weights[k] * chunk[k * n + i];
         }
         memcpy(loss, score, sizeof loss);
-        FN(v_softplus)(VECTORS_AT_ONCE, loss);
+        FN(v_log1p_exp)(VECTORS_AT_ONCE, loss);
         const REAL *losses = (const REAL *)loss, *scores = (const REAL *)score;
 #pragma omp simd reduction(+ : total)
-        for (ptrdiff_t i = 0; i < count; i++)
-            total += losses[i] - targets[start + i] * scores[i];
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const REAL z = scores[i];
+            total += ((z > 0 ? z : 0) - targets[start + i] * z) + losses[i];
+        }
     }
     return total / n;
 }
@@ -308,7 +311,7 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
         for (ptrdiff_t o = 0; o < n_y; o++)
             for (ptrdiff_t i = start; i < stop; i++) {
                 const REAL z = net->score[o * stride + i], t = job->targets[o * stride + i];
-                if (i < job->m) sum += FN(softplus)(z) - t * z;
+                if (i < job->m) sum += ((z > 0 ? z : 0) - t * z) + FN(log1p_exp)(z);
             }
         *cost = sum;
     }

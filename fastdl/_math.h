@@ -222,9 +222,14 @@ INLINE REAL FN(sigmoid)(REAL x) {
     return x < 0 && tail < (REAL)0.5 ? tail - tail * quotient : quotient;
 }
 
+/* ln(1 + e**-|x|) */
+INLINE REAL FN(log1p_exp)(REAL x) {
+    return FN(log1p_unit)(FN(exp)(-FN(absolute)(x)));
+}
+
 /* ln(1 + e**x) = max(x, 0) + ln(1 + e**-|x|). */
 INLINE REAL FN(softplus)(REAL x) {
-    return (x > 0 ? x : 0) + FN(log1p_unit)(FN(exp)(-FN(absolute)(x)));
+    return (x > 0 ? x : 0) + FN(log1p_exp)(x);
 }
 
 /* e in erfc(x) = exp(-x*x) * e(t) / (1 + 2*x), t = (x - K) / (x + K), x >= 0. */
@@ -409,8 +414,8 @@ INLINE void FN(v_sigmoid)(int n, V *x) {
     FN(v_reciprocal)(n, x);
 }
 
-/* x = max(x, 0) + ln(1 + e**-|x|). */
-INLINE void FN(v_softplus)(int n, V *x) {
+/* x = ln(1 + e**-|x|). */
+INLINE void FN(v_log1p_exp)(int n, V *x) {
     static const REAL tail[] = {LOG1P_COEFFICIENTS};
     const int degree = sizeof tail / sizeof tail[0];
     V t[VECTORS_AT_ONCE], s[VECTORS_AT_ONCE], z[VECTORS_AT_ONCE], l[VECTORS_AT_ONCE];
@@ -423,7 +428,7 @@ INLINE void FN(v_softplus)(int n, V *x) {
     EACH l[i] = z[i] * tail[degree - 1] + tail[degree - 2];
 #pragma GCC unroll 16
     for (int k = degree - 3; k >= 0; k--) EACH l[i] = l[i] * z[i] + tail[k];
-    EACH x[i] = V_MAXIMUM(FN(v_all)(0), x[i]) + (t[i] - s[i] * (t[i] - z[i] * l[i]));
+    EACH x[i] = t[i] - s[i] * (t[i] - z[i] * l[i]);
 }
 
 #undef EACH

@@ -327,7 +327,7 @@ def binary_crossentropy(
             target = targets[b, o] * kept + added
             prediction = predictions[b, o]
             if from_logits:
-                row_loss += _softplus(prediction) - prediction * target
+                row_loss += _logit_loss(target, prediction)
                 gradients[b, o] = (_sigmoid(prediction) - target) * scale
             else:
                 p = min(max(prediction, low), high)
@@ -336,6 +336,13 @@ def binary_crossentropy(
                 gradients[b, o] = (p - target) / (p * (one - p)) * scale if inside else real(0)
         loss += row_loss * weight
     return loss
+
+
+@_compile
+def _logit_loss(target, logit):
+    """max(z, 0) - t*z + ln(1 + e**-|z|): softplus(z) - t*z would lose what is small beside z."""
+    positive = logit if logit > 0 else type(logit)(0)
+    return (positive - target * logit) + math.log1p(math.exp(-abs(logit)))
 
 
 @_compile
@@ -714,7 +721,7 @@ def logistic_descent(
             loss = 0.0
             for row in range(rows):
                 score = _dot(inputs[row], weights)
-                loss += _softplus(score) - targets[row] * score
+                loss += _logit_loss(targets[row], score)
             losses[step] = loss / rows
         if history is not None:
             history[step] = weights
@@ -813,7 +820,7 @@ def _planar_cost(targets, z2):
     cost = 0.0
     for o in range(z2.shape[0]):
         for s in range(z2.shape[1]):
-            cost += _softplus(z2[o, s]) - targets[o, s] * z2[o, s]
+            cost += _logit_loss(targets[o, s], z2[o, s])
     return cost / z2.shape[1]
 
 

@@ -235,7 +235,7 @@ def binary_crossentropy(
     """
     targets = targets * (1 - label_smoothing) + 0.5 * label_smoothing
     if from_logits:
-        losses = _softplus(predictions) - predictions * targets
+        losses = _logit_losses(targets, predictions)
         derivative = _sigmoid(predictions) - targets
     else:
         epsilon = PROBABILITY_EPSILON
@@ -245,6 +245,11 @@ def binary_crossentropy(
             clipped == predictions, (clipped - targets) / (clipped * (1 - clipped)), 0
         )
     return _mean_over_outputs(losses, derivative, sample_weight, gradients)
+
+
+def _logit_losses(targets, logits):
+    """max(z, 0) - t*z + ln(1 + e**-|z|): softplus(z) - t*z would lose what is small beside z."""
+    return (np.maximum(logits, 0) - targets * logits) + np.log1p(np.exp(-np.abs(logits)))
 
 
 def categorical_crossentropy(
@@ -522,7 +527,7 @@ def logistic_descent(
     for step, rows in enumerate(batches):
         if losses is not None:
             scores = inputs @ weights
-            losses[step] = np.mean(_softplus(scores) - targets * scores)
+            losses[step] = np.mean(_logit_losses(targets, scores))
         if history is not None:
             history[step] = weights
         batch = inputs[rows]
@@ -572,7 +577,7 @@ def planar_descent(
             a1 = np.tanh(w1 @ inputs + b1)
             z2 = w2 @ a1 + b2
             if iteration % cost_every == 0:
-                losses = _softplus(z2) - targets * z2
+                losses = _logit_losses(targets, z2)
                 costs[network, iteration // cost_every] = losses.sum(dtype=np.float64) / m
             dz2 = _sigmoid(z2) - targets
             dz1 = (w2.T @ dz2) * (1 - a1**2)

@@ -114,6 +114,11 @@ def test_loss_stays_finite_at_saturation():
         assert linear.compute_loss([[1000.0], [1000.0]], [0, 1], [1]) == 500
 
 
+def test_loss_that_is_small_beside_the_scores():
+    X, w = np.array([[12], [-12]], np.float32), np.ones(1, np.float32)
+    assert linear.compute_loss(X, [1, 0], w) == pytest.approx(np.log1p(np.exp(-12.0)), rel=1e-6)
+
+
 @pytest.mark.parametrize("w", [START, np.linspace(-1, 1, 6)])
 def test_gradient_is_that_of_the_loss(data, w):
     X, y = data

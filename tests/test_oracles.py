@@ -199,6 +199,57 @@ def test_binary_crossentropy_as_in_scipy(on_backend, rng, dtype):
     assert_close(gradients, (scipy.special.expit(wide) - targets) * scale, dtype)
 
 
+def loss_of_right_logit(logit):
+    """ln(1 + e**-z), the cross-entropy of logit z where the target is 1."""
+    return float(mpmath.log1p(mpmath.exp(-logit)))
+
+
+each_right_logit = pytest.mark.parametrize("logit", [0.5, 12.0, 40.0])
+
+
+@each_backend
+@each_dtype
+@each_right_logit
+def test_binary_crossentropy_where_it_is_small_beside_the_logit(on_backend, dtype, logit):
+    logits = np.array([[logit], [-logit]], dtype)
+    loss, _ = ops.binary_crossentropy([[1], [0]], logits, from_logits=True)
+    assert_close(loss, loss_of_right_logit(logit), dtype, absolute=0)
+
+
+@each_backend
+@each_dtype
+@each_right_logit
+@pytest.mark.parametrize("rows", [3, 200])  # alone, and in every lane of a vector
+def test_losses_of_logistic_descent_where_they_are_small(on_backend, dtype, logit, rows):
+    inputs, weights = np.full((rows, 1), logit, dtype), np.ones(1, dtype)
+    _, losses, _ = ops.logistic_descent(inputs, np.ones(rows), weights, [[0]])
+    # Adding up the rows may cost an epsilon for each two.
+    expected = loss_of_right_logit(logit)
+    assert_close(losses[0], expected, dtype, relative=8 + rows / 2, absolute=0)
+
+
+@each_backend
+@each_dtype
+@each_right_logit
+def test_costs_of_planar_descent_where_they_are_small(on_backend, dtype, logit):
+    shapes = {"W1": (1, 1), "b1": (1, 1), "W2": (1, 1), "b2": (1, 1)}
+    network = {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
+    network["b2"][...] = logit
+    inputs = np.zeros((1, 3), dtype)
+    _, costs = ops.planar_descent(inputs, np.ones((1, 3)), [network], iterations=1)
+    assert_close(costs[0, 0], loss_of_right_logit(logit), dtype, absolute=0)
+
+
+@each_backend
+@each_dtype
+def test_losses_of_descent_from_nan_are_nan(on_backend, dtype):
+    inputs, targets = np.ones((2, 3), dtype), np.ones((1, 3))
+    _, losses, _ = ops.logistic_descent(inputs.T, targets[0], np.array([nan, 0], dtype), [[0]])
+    network = {"W1": np.zeros((1, 2), dtype), "b1": [[0]], "W2": [[0]], "b2": [[nan]]}
+    _, costs = ops.planar_descent(inputs, targets, [network], iterations=1)
+    assert np.isnan([losses[0], costs[0, 0]]).all()
+
+
 @each_backend
 @each_dtype
 @pytest.mark.parametrize("sparse", [False, True])

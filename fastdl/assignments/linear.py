@@ -119,7 +119,8 @@ def compute_loss(X, y, w):
     """
     X, y, w = _examples(X, y, w)
     scores = X @ w
-    return np.mean(ops.softplus(scores) - y * scores)
+    # ln(1 + e**s) - y*s itself would lose what is small beside s.
+    return np.mean((np.maximum(scores, 0) - y * scores) + ops.softplus(-np.abs(scores)))
 
 
 def compute_grad(X, y, w):
