@@ -303,13 +303,21 @@ def test_visualize_shows_the_figure_in_a_notebook(data, monkeypatch):
     display = types.SimpleNamespace(
         clear_output=lambda wait: shown.append(wait), display=shown.append
     )
-    notebook = types.SimpleNamespace(get_ipython=lambda: object(), display=display)
+    shell = types.SimpleNamespace(kernel=object())
+    notebook = types.SimpleNamespace(get_ipython=lambda: shell, display=display)
     monkeypatch.setitem(sys.modules, "IPython", notebook)
     X, y = data
     assert linear.visualize(X, y, START, [0.5, 0.25]) is None
     cleared, figure = shown
     assert cleared is True
     assert len(figure.axes) >= 2
+
+
+@pytest.mark.parametrize("shell", [None, types.SimpleNamespace()], ids=["script", "terminal"])
+def test_visualize_returns_the_figure_where_no_notebook_can_show_it(data, shell, monkeypatch):
+    ipython = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    assert len(linear.visualize(*data, START, [0.5, 0.25]).axes) >= 2
 
 
 def test_animate_writes_a_gif_of_several_frames(data, tmp_path):

@@ -349,7 +349,8 @@ def visualize(X, y, w, history):
     points = _plane(X)
     figure = plots.decision_surface(lambda mesh: probability(expand(mesh), w), points, y, history)
     ipython = sys.modules.get("IPython")
-    if ipython is None or ipython.get_ipython() is None:
+    # A terminal's shell, which has no kernel, could show no more than the figure's name.
+    if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
         return figure
     ipython.display.clear_output(wait=True)
     ipython.display.display(figure)
