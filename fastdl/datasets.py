@@ -373,6 +373,8 @@ def _read(path):
     if path.is_dir():
         return _read_folder(path)
     if path.name.endswith(".npz"):
+        if not zipfile.is_zipfile(path):
+            raise ValueError(f"{path.name} is no archive of arrays")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in _MNIST}
     if path.name.endswith(".whl"):

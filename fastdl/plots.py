@@ -147,6 +147,7 @@ def animate_decision_surface(
     if len(weights) != len(losses) + 1:
         raise ValueError(f"weights: {len(weights)} rows are not one more than {len(losses)} losses")
     frames = checks.integer("frames", frames, low=2)
+    frames_per_second = checks.integer("frames_per_second", frames_per_second, low=1)
     animation = optional_import("matplotlib.animation", extra="plots")
     optional_import("PIL", extra="plots")
     figure, surface, curve = _surface_and_loss(X, y, losses, title)

@@ -56,6 +56,14 @@ def test_the_keras_model_is_the_exercises():
 
 
 @pytest.mark.parametrize(
+    ("dropout", "error"), [([0.1, 0.2], TypeError), ("much", TypeError), (1.5, ValueError)]
+)
+def test_the_keras_model_has_one_share_to_drop(dropout, error):
+    with pytest.raises(error, match=r"dropout: .* is not a finite number in \[0, 1\]"):
+        mnist.build_model((8, 8), dropout=dropout)
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {},
@@ -292,7 +300,7 @@ def test_fast_training_refuses_bad_settings(data, settings, message):
         ({"epochs": 0}, ValueError, "epochs: 0 is not an integer >= 1"),
         ({"batch_size": 0}, ValueError, "batch_size: 0 is not an integer >= 1"),
         ({"patience": -1}, ValueError, "patience: -1"),
-        ({"augment": 0}, ValueError, "copies: 0 is not an integer >= 1"),
+        ({"augment": 0}, ValueError, "augment: 0 is not an integer >= 1"),
         ({"optimizer": "adma"}, ValueError, "optimizer: 'adma'"),
     ],
 )
@@ -303,6 +311,15 @@ def test_bad_settings_are_refused_and_change_nothing(data, settings, error, mess
         mnist.train(network, data, **settings)
     for old, new in zip(before, network.weights, strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_fast_training_needs_two_images(data):
+    (X, y), *others = data
+    network = mnist.build_network(hidden=(8,), seed=0)
+    before = network.get_weights()
+    with pytest.raises(ValueError, match=r"X_train: shape \(1, 28, 28\) is not of 2 or more rows"):
+        mnist.train_fast(network, ((X[:1], y[:1]), *others))
+    np.testing.assert_array_equal(before[-2], network.get_weights()[-2])
 
 
 # ----------------------------------------------------------------------------------------- pictures

@@ -225,6 +225,21 @@ ONES = {"W1": np.ones((3, 2)), "b1": np.ones((3, 1)), "W2": np.ones((1, 3)), "b2
             "converging: 'fast' is not a finite number >= 0",
         ),
         (
+            lambda: planar.learning_rate_illustration(converging=0.2, diverging=0.2),
+            ValueError,
+            "diverging: 0.2 is the same rate as converging",
+        ),
+        (
+            lambda: planar.hidden_size_study([[1, 2]], [[0, 1]], sizes=()),
+            ValueError,
+            r"sizes: \[\] holds no size",
+        ),
+        (
+            lambda: planar.hidden_size_study([[1, 2]], [[0, 1]], sizes=(2, 3, 2)),
+            ValueError,
+            r"sizes: \[2, 3, 2\] holds a size twice",
+        ),
+        (
             lambda: planar.logistic_regression([[1, 2]], [[0, 2]]),
             ValueError,
             r"Y: 2 at index \(0, 1\) is not an integer in \[0, 1\]",

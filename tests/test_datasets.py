@@ -333,7 +333,8 @@ def test_broken_idx_file(content, message, tiny, tmp_path):
     [
         ("absent.npz", FileNotFoundError, r"absent\.npz does not exist"),
         ("notes.txt", ValueError, r"notes\.txt does not end in \.npz, \.pkl\.gz or \.whl"),
-        ("text.npz", ValueError, "is not MNIST"),
+        ("text.npz", ValueError, r"is not MNIST: text\.npz is no archive of arrays"),
+        ("array.npz", ValueError, r"is not MNIST: array\.npz is no archive of arrays"),
         ("empty", ValueError, r"no mnist\.npz, mnist\.pkl\.gz or train-images-idx3-ubyte"),
     ],
 )
@@ -341,6 +342,8 @@ def test_path_that_is_no_mnist_is_an_error(name, error, message, tiny, tmp_path,
     (tmp_path / "empty").mkdir()
     for text in ("notes.txt", "text.npz"):
         (tmp_path / text).write_text("nothing here")
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, tiny["x_train"])
     # Another source has it, and is not asked.
     monkeypatch.setenv("FASTDL_DATA", str(write_npz(tmp_path / "good" / "mnist.npz", tiny)))
     with pytest.raises(error, match=message):

@@ -424,6 +424,12 @@ def test_layer_weights_of_a_single_layer_of_zeros():
             "frames: 1 is not an integer >= 2",
         ),
         (
+            lambda: plots.animate_decision_surface(
+                "x.gif", None, np.zeros((5, 6)), POINTS, LABELS, LOSSES, frames_per_second=0
+            ),
+            "frames_per_second: 0 is not an integer >= 1",
+        ),
+        (
             lambda: plots.digit_sheet(np.zeros((224, 28, 28))),
             r"images: shape \(224, 28, 28\) is not \(225 or more, height, width\)",
         ),

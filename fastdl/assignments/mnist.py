@@ -74,6 +74,7 @@ def build_model(hidden=(128, 128, 128), activation="relu", dropout=0.5, *, l1=0.
     ('mlp', 134794)
     """
     keras = import_keras()
+    dropout = checks.number("dropout", dropout, low=0, high=1)
     regularizer = keras.regularizers.L1L2(l1, l2) if l1 or l2 else None
     layers = [keras.layers.Input(_IMAGE_SHAPE), keras.layers.Flatten()]
     for units in hidden:
@@ -183,7 +184,8 @@ def train(
     if patience is not None:
         patience = checks.integer("patience", patience, low=0)
     (X_train, y_train), validation_data, *_ = data
-    if augment != 1:
+    augment = checks.integer("augment", augment, low=1)
+    if augment > 1:
         X_train, y_train = augment_images(X_train, y_train, copies=augment, seed=seed)
     settings = {
         "epochs": epochs,
@@ -289,6 +291,8 @@ def train_fast(network, data, *, target=0.975, max_rounds=20):
     max_rounds = checks.integer("max_rounds", max_rounds, low=1)
     (X, y), validation, *_ = data
     X, y = np.asarray(X), np.asarray(y)
+    if len(X) < 2:  # a round takes a hard one and another
+        raise ValueError(f"X_train: shape {X.shape} is not of 2 or more rows")
     labels = y if y.ndim == 1 else y.argmax(axis=1)
     share = math.ceil(_HARD_SHARE * len(X))
     steps = [

@@ -450,7 +450,13 @@ def hidden_size_study(
     >>> {size: trained.accuracy for size, trained in study.items()}
     {1: 67.5, 2: 67.25, 3: 90.75}
     """
-    sizes = checks.sequence("sizes", sizes, "integers")
+    sizes = [
+        checks.integer("sizes", size, low=1) for size in checks.sequence("sizes", sizes, "integers")
+    ]
+    if not sizes:
+        raise ValueError("sizes: [] holds no size")
+    if len(set(sizes)) < len(sizes):
+        raise ValueError(f"sizes: {reprlib.repr(sizes)} holds a size twice")
     networks, _ = _train(X, Y, sizes, num_iterations, learning_rate, seed)
     return {
         size: Trained(parameters, accuracy(parameters, X, Y))
@@ -507,7 +513,7 @@ def learning_rate_illustration(*, converging=0.2, diverging=1.05, start=-4.0, st
     Parameters
     ----------
     converging, diverging : float
-        The learning rates, >= 0.
+        The learning rates, >= 0, two different ones.
     start : float
     steps : int, default 12
         >= 1.
@@ -524,6 +530,8 @@ def learning_rate_illustration(*, converging=0.2, diverging=1.05, start=-4.0, st
     """
     converging = checks.number("converging", converging, low=0)
     diverging = checks.number("diverging", diverging, low=0)
+    if diverging == converging:
+        raise ValueError(f"diverging: {diverging} is the same rate as converging")
     start = checks.number("start", start)
     steps = checks.integer("steps", steps, low=1)
     # w - rate * 2 * w, over and over.
