@@ -18,7 +18,8 @@ class Declarative:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        Declarative._classes[cls.__name__] = cls
+        if not _is_taken(cls):
+            Declarative._classes[cls.__name__] = cls
 
     def _number(self, *names, **limits):
         """Replace the fields called `names` by checked floats."""
@@ -41,9 +42,26 @@ def resolve(name, identifier, base, by_name):
     )
 
 
+def _is_ours(cls):
+    return cls.__module__.partition(".")[0] == __package__
+
+
+def _is_taken(cls):
+    """Whether a user's class has the name of one of fastdl's, which files then mean."""
+    return not _is_ours(cls) and _is_ours(Declarative._classes.get(cls.__name__, cls))
+
+
 def to_config(value):
-    """JSON types for declarative objects, also inside dicts, lists and tuples; others as is."""
+    """JSON types for declarative objects, also inside dicts, lists and tuples; others as is.
+
+    Raises TypeError for a user's class with the name of one of fastdl's.
+    """
     if isinstance(value, Declarative):
+        if _is_taken(type(value)):
+            raise TypeError(
+                f"{type(value).__module__}.{type(value).__name__}: fastdl has a class of that "
+                "name, which a file would mean; give this one another"
+            )
         fields = {
             field.name: getattr(value, field.name)
             for field in dataclasses.fields(value)

@@ -907,8 +907,9 @@ class MLP:
         Raises
         ------
         TypeError
-            If the optimizer's learning rate is a function that is not of `fastdl.schedules`, or an
-            activation, the loss or the optimizer is written in Python.
+            If the optimizer's learning rate is a function that is not of `fastdl.schedules`, an
+            activation, the loss or the optimizer is written in Python, or a class derived from
+            fastdl's has the name of one of them.
         ImportError
             If the package safetensors is missing.
         OSError
@@ -969,8 +970,9 @@ class MLP:
             for slot, flat in self._state.slots.items():
                 for name, array in zip(self._array_names(), self._network.views(flat), strict=True):
                     tensors[f"{slot}.{name}"] = array
+        header = to_config(header)
         try:
-            text = json.dumps(to_config(header), allow_nan=False)
+            text = json.dumps(header, allow_nan=False)
         except TypeError as error:
             raise TypeError(
                 "learning_rate: a function that is not of fastdl.schedules can't be saved; "

@@ -149,6 +149,31 @@ def test_own_schedules_come_back(path):
         MLP.load(path)
 
 
+def namesake():
+    """A schedule of a user's class that has the name of one of fastdl's."""
+
+    class CosineDecay(schedules.CosineDecay):
+        pass
+
+    return CosineDecay(0.5, 10)
+
+
+def test_own_classes_do_not_stand_for_those_of_the_same_name(path):
+    net = MLP([4, 3])
+    net.fit(X, Y, optimizer=SGD(schedules.CosineDecay(0.5, 10)), verbose=0)
+    net.save(path)
+    namesake()
+    assert type(MLP.load(path).optimizer.learning_rate) is schedules.CosineDecay
+
+
+def test_own_classes_of_the_same_name_are_refused(path):
+    net = MLP([4, 3])
+    net.fit(X, Y, optimizer=SGD(namesake()), verbose=0)
+    with pytest.raises(TypeError, match=r"\.CosineDecay: fastdl has a class of that name"):
+        net.save(path)
+    assert not path.exists()
+
+
 def test_the_file_is_safetensors_with_a_json_header(path):
     net = MLP([4, 3], seed=5)
     net.fit(X, Y, verbose=0)

@@ -94,8 +94,8 @@ def _encoded(name, value):
 
 
 def _declared(name, value):
+    config = to_config(value)
     try:
-        config = to_config(value)
         json.dumps(config)
     except TypeError as error:
         raise TypeError(f"{name}: {value!r} holds a function, which can't be saved") from error
