@@ -11,6 +11,7 @@ engine itself is thus compiled once for each dtype, whatever it is given, and th
 """
 
 import functools
+import inspect
 import math
 import platform
 import time
@@ -1237,34 +1238,65 @@ def _in_dtype(function, real, integers=True):
     def converted(value):
         return real(value) if type(value) in kinds else value
 
-    code = function.__code__
-    cells = tuple(
-        python_types.CellType(converted(cell.cell_contents)) for cell in function.__closure__ or ()
-    )
+    def all_converted(values):
+        return tuple(converted(value) for value in values)
+
+    code, defaults = function.__code__, function.__defaults__ or ()
+    if function.__kwdefaults__ and not code.co_flags & inspect.CO_VARARGS:
+        # Numba can't leave out what has to be given by name: parameters like the others.
+        count = code.co_argcount + code.co_kwonlyargcount
+        names = code.co_varnames[code.co_argcount : count]
+        defaults += tuple(function.__kwdefaults__[name] for name in names)
+        code = code.replace(co_argcount=count, co_kwonlyargcount=0)
+    cells = all_converted(cell.cell_contents for cell in function.__closure__ or ())
     return python_types.FunctionType(
-        code.replace(co_consts=tuple(converted(value) for value in code.co_consts)),
+        code.replace(co_consts=all_converted(code.co_consts)),
         {name: converted(value) for name, value in function.__globals__.items()},
         function.__name__,
-        function.__defaults__,
-        cells,
+        all_converted(defaults),
+        tuple(python_types.CellType(value) for value in cells),
     )
 
 
-def _scalar_function(name, function, real, parameters):
-    """A user's function of numbers, compiled for `parameters` of them."""
+def _plain_function(function):
+    """The Python function that Numba's decorators were applied to, or one that calls the object."""
     function = getattr(function, "py_func", function)
+    if isinstance(function, python_types.FunctionType):
+        return function
+    return lambda *numbers: function(*numbers)
+
+
+def _scalar_function(name, function, real, parameters, results=1):
+    """A user's function of numbers, compiled for `parameters` of them.
+
+    It has to return a number, or a tuple of more than one.
+    """
+    label, function = getattr(function, "__name__", repr(function)), _plain_function(function)
     numbers = (numba.from_dtype(np.dtype(real)),) * parameters
     for integers in (True, False):  # without, where one is an index or a loop's length
-        scalar = numba.njit(error_model="numpy", fastmath={"contract"})(
-            _in_dtype(function, real, integers)
-        )
         try:
-            scalar.compile(numbers)
-        except numba.core.errors.NumbaError as error:
+            scalar = numba.njit(error_model="numpy", fastmath={"contract"})(
+                _in_dtype(function, real, integers)
+            )
+            scalar.get_call_template(numbers, {})  # as a call would, which may leave out defaults
+        except Exception as error:  # not all that its compiler raises are NumbaErrors
             reason = error
         else:
-            return scalar
-    raise TypeError(f"{name}: Numba can't compile {function.__name__}: {reason}") from reason
+            break
+    else:
+        raise TypeError(f"{name}: Numba can't compile {label}: {reason}") from reason
+    returned = scalar.nopython_signatures[0].return_type
+    several = isinstance(returned, types.BaseTuple)
+    each = tuple(returned) if several else (returned,)
+    real_numbers = (types.Boolean, types.Integer, types.Float)
+    if (
+        several != (results > 1)
+        or len(each) != results
+        or not all(isinstance(kind, real_numbers) for kind in each)
+    ):
+        rule = f"a tuple of {results} numbers" if results > 1 else "a number"
+        raise TypeError(f"{name}: {label} returns {returned}, not {rule}")
+    return scalar
 
 
 def _loop(function):
@@ -1273,7 +1305,7 @@ def _loop(function):
 
 # Each of the following compiles a user's functions into loops over arrays of a dtype, which have an
 # `address` and can be called by `ctypes` with addresses and sizes. They raise TypeError, beginning
-# with `name`, if Numba can't.
+# with `name`, if Numba can't or a function returns something else.
 
 
 @functools.lru_cache(maxsize=128)
@@ -1332,7 +1364,7 @@ def compiled_loss(name, value, gradient, dtype):
 def compiled_update(name, update, slots, dtype):
     """The loop of an optimizer with so many slots."""
     real = dtype.type
-    update = _scalar_function(name, update, real, 4 + slots)
+    update = _scalar_function(name, update, real, 4 + slots, 1 + slots)
     arrays, load, store = _slot_access(slots, real)
 
     def run(parameters, gradients, addresses, numbers, start, stop):

@@ -5,6 +5,7 @@ have no part in this.
 """
 
 import copy
+import functools
 import math
 import pickle
 import subprocess
@@ -216,6 +217,108 @@ def test_what_numba_cannot_compile_is_refused_before_anything_changes():
         net.fit(*data(), verbose=0)
     assert net.optimizer is None
     assert net.iterations == net._network.epochs == 0
+
+
+def scaled(z, factor=2.0):
+    return factor * z
+
+
+def scaled_by_name(z, *, factor=2.0):
+    return factor * z
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("forward", "expected"),
+    [
+        (scaled, 1.0),
+        (scaled_by_name, 1.0),
+        (math.tanh, math.tanh(0.5)),
+        (np.tanh, math.tanh(0.5)),
+        (abs, 0.5),
+    ],
+    ids=["default", "keyword", "builtin", "ufunc", "abs"],
+)
+def test_what_can_be_called_with_a_number(forward, expected, backend):
+    net = MLP([1, 1, 1], activation=activations.Custom(forward, tanh_slope), loss="mse")
+    net.set_weights([[[1.0]], [0.0], [[1.0]], [0.0]])
+    with use_backend(backend):
+        assert net.predict([[0.5]]).item() == pytest.approx(expected)
+
+
+def test_default_values_have_the_networks_dtype():
+    jit_engine = pytest.importorskip("fastdl.jit_engine")
+    for function in (scaled, scaled_by_name):
+        scalar = jit_engine._scalar_function("forward", function, np.float32, 1)
+        assert scalar.nopython_signatures[0].return_type.name == "float32"
+
+
+class Doubling:
+    def __call__(self, z):
+        return 2 * z
+
+    def method(self, z):
+        return 2 * z
+
+
+@pytest.mark.parametrize(
+    ("arguments", "optimizer", "message"),
+    [
+        (
+            {"activation": activations.Custom(Doubling(), tanh_slope)},
+            "sgd",
+            "activation 'custom': Numba can't compile <test_custom.Doubling",
+        ),
+        (
+            {"activation": activations.Custom(Doubling().method, tanh_slope)},
+            "sgd",
+            "activation 'custom': Numba can't compile method: ",
+        ),
+        (
+            {"activation": activations.Custom(functools.partial(scaled, factor=3), tanh_slope)},
+            "sgd",
+            r"activation 'custom': Numba can't compile functools\.partial",
+        ),
+        (
+            {"activation": activations.Custom(lambda z, a: z, tanh_slope)},
+            "sgd",
+            "activation 'custom': Numba can't compile <lambda>: .*missing a required argument: 'a'",
+        ),
+        (
+            {"activation": activations.Custom(tanh, lambda z, a: None)},
+            "sgd",
+            "activation 'custom': <lambda> returns none, not a number",
+        ),
+        (
+            {"loss": losses.Custom(lambda t, p: (p, t), square_slope)},
+            "sgd",
+            r"loss 'custom': <lambda> returns UniTuple\(float64 x 2\), not a number",
+        ),
+        (
+            {"loss": losses.Custom(square, lambda t, p: p * 1j)},
+            "sgd",
+            "loss 'custom': <lambda> returns complex128, not a number",
+        ),
+        (
+            {},
+            optimizers.Custom(lambda w, g, rate, t, m: w, slots=["m"]),
+            "optimizer 'custom': <lambda> returns float64, not a tuple of 2 numbers",
+        ),
+        (
+            {},
+            optimizers.Custom(lambda w, g, rate, t: (w,)),
+            r"optimizer 'custom': <lambda> returns UniTuple\(float64 x 1\), not a number",
+        ),
+    ],
+    ids=[
+        *("object", "method", "partial", "parameters", "none", "tuple", "complex"),
+        *("no_slots", "one_tuple"),
+    ],
+)
+def test_the_piece_that_cannot_be_compiled_is_named(arguments, optimizer, message):
+    net = MLP([5, 3, 2], dtype="float64", **{"loss": "mse"} | arguments)
+    with pytest.raises(TypeError, match=f"^{message}"):
+        net.fit(*data(), optimizer=optimizer, verbose=0)
 
 
 def test_missing_numba_is_explained():
