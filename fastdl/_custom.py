@@ -118,6 +118,12 @@ class Kernels:
             inputs, weights, preactivations, outputs, grad_outputs, activation, slope, *results
         )
 
+    def check(self):
+        """Raise RuntimeError if a function that the engine called has raised an exception."""
+        for compiled in (*self.activations, self.loss, self.update):
+            if compiled:
+                compiled.check()
+
     def custom_loss(self, targets, predictions, sample_weight, gradients):
         return self.loss(targets, predictions, sample_weight, gradients)
 
@@ -184,7 +190,7 @@ def _elementwise(function, dtype):
 
 
 class _Compiled:
-    """Loops that Numba compiled, each with the address that its engine calls."""
+    """Loops that Numba compiled, as its engine or Python calls them."""
 
     def __init__(self, engine):
         self._engine = engine
@@ -205,7 +211,7 @@ class _Compiled:
 
 class _CompiledActivation:
     def __init__(self, forward, backward):
-        self._forward, self._backward = forward.ctypes, backward.ctypes
+        self._forward, self._backward = forward, backward
         self.addresses = forward.address, backward.address
 
     def forward(self, inputs, outputs):
@@ -215,10 +221,14 @@ class _CompiledActivation:
         arrays = (inputs, outputs, grad_outputs, grad_inputs)
         self._backward(*(array.ctypes.data for array in arrays), inputs.size, 0)
 
+    def check(self):
+        self._forward.check()
+        self._backward.check()
+
 
 class _CompiledLoss:
     def __init__(self, loop):
-        self._loop, self.address = loop.ctypes, loop.address
+        self._loop, self.address, self.check = loop, loop.address, loop.check
 
     def __call__(self, targets, predictions, sample_weight, gradients):
         if sample_weight is None:
@@ -229,7 +239,7 @@ class _CompiledLoss:
 
 class _CompiledUpdate:
     def __init__(self, loop):
-        self._loop, self.address = loop.ctypes, loop.address
+        self._loop, self.address, self.check = loop, loop.address, loop.check
 
     def __call__(self, parameters, gradients, slots, learning_rate, step, shrink):
         addresses = np.array([slot.ctypes.data for slot in slots], np.int64)

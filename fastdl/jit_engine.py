@@ -1155,6 +1155,7 @@ def train_steps(
 
     As the compiled engine's, on one thread. `functions` are those that users wrote, compiled: as
     `activations`, one for each layer or None, `loss` and `update`; `slots` then are all there are.
+    Where one of them raises an exception, parameters and slots are as before the call.
     """
     starts, columns, values = sparse[:3] if sparse else (None,) * 3
     if slots is None:
@@ -1198,6 +1199,7 @@ def train_steps(
         functions.loss.address if functions and functions.loss else 0,
         functions.update.address if functions and functions.update else 0,
     )
+    kept = [(array, array.copy()) for array in (parameters, *slots)] if functions else []
     # Numba has no clock: calls of more and more steps, until the last one took a good part of the
     # time, or the next one would go beyond it.
     begun = time.perf_counter()
@@ -1214,6 +1216,13 @@ def train_steps(
             rates[taken : taken + steps],
             totals,
         )
+        if functions:
+            try:
+                functions.check()
+            except RuntimeError:
+                for array, before in kept:
+                    array[...] = before
+                raise
         taken += steps
         now = time.perf_counter()
         left = limit - (now - begun)
@@ -1299,13 +1308,46 @@ def _scalar_function(name, function, real, parameters, results=1):
     return scalar
 
 
-def _loop(function):
-    return numba.cfunc(_SIGNATURE, error_model="numpy", fastmath={"contract"})(function)
+class _Loop:
+    """A loop over arrays that Numba compiled: has an `address`, and is called with addresses.
+
+    No exception leaves a function that is called by its address: the loop ends and notes it, and
+    `check` raises what Python is to see.
+    """
+
+    def __init__(self, name, run):
+        self._name, self._failed = name, np.zeros(1, np.int64)
+        failed = self._failed.ctypes.data
+        run = numba.njit(error_model="numpy", fastmath={"contract"})(run)
+
+        def guarded(a, b, c, d, m, n):
+            result = 0.0
+            try:
+                result = run(a, b, c, d, m, n)
+            except Exception:
+                numba.carray(_pointer(failed), 1, np.int64)[0] = 1
+            return result
+
+        self._compiled = numba.cfunc(_SIGNATURE)(guarded)
+        self.address = self._compiled.address
+
+    def __call__(self, *arguments):
+        result = self._compiled.ctypes(*arguments)
+        self.check()
+        return result
+
+    def check(self):
+        """Raise RuntimeError if a function has raised an exception since the last check."""
+        if self._failed[0]:
+            self._failed[0] = 0
+            raise RuntimeError(
+                f"{self._name}: a function of it raised an exception; on the reference backend "
+                "Python shows which"
+            )
 
 
-# Each of the following compiles a user's functions into loops over arrays of a dtype, which have an
-# `address` and can be called by `ctypes` with addresses and sizes. They raise TypeError, beginning
-# with `name`, if Numba can't or a function returns something else.
+# Each of the following compiles a user's functions into a `_Loop` or two over arrays of a dtype.
+# They raise TypeError, beginning with `name`, if Numba can't or a function returns something else.
 
 
 @functools.lru_cache(maxsize=128)
@@ -1330,7 +1372,7 @@ def compiled_activation(name, forward, derivative, dtype):
             dx[i] = dy[i] * real(derivative(z[i], a[i]))
         return 0.0
 
-    return _loop(run), _loop(run_backward)
+    return _Loop(name, run), _Loop(name, run_backward)
 
 
 @functools.lru_cache(maxsize=128)
@@ -1357,7 +1399,7 @@ def compiled_loss(name, value, gradient, dtype):
             loss += row_loss * weight
         return loss
 
-    return _loop(run)
+    return _Loop(name, run)
 
 
 @functools.lru_cache(maxsize=128)
@@ -1380,7 +1422,7 @@ def compiled_update(name, update, slots, dtype):
             w[i] = store(new, kept, start + i)
         return 0.0
 
-    return _loop(run)
+    return _Loop(name, run)
 
 
 def _slot_access(count, real):

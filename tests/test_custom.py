@@ -321,6 +321,80 @@ def test_the_piece_that_cannot_be_compiled_is_named(arguments, optimizer, messag
         net.fit(*data(), optimizer=optimizer, verbose=0)
 
 
+def picky(z):
+    if z > 0.5:
+        raise ValueError("z is too large")
+    return z
+
+
+def picky_slope(z, a):
+    if z > 0.5:
+        raise ValueError("z is too large")
+    return 1.0
+
+
+def picky_loss(target, prediction):
+    if prediction > 0.5:
+        raise ValueError("prediction is too large")
+    return prediction
+
+
+def picky_descent(w, g, learning_rate, t, slot):
+    if t > 0:
+        raise ValueError("t is too large")
+    return w - g, g
+
+
+PICKY = activations.Custom(picky, tanh_slope, name="picky")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ({"activation": PICKY}, "activation 'picky'"),
+        ({"loss": losses.Custom(picky_loss, square_slope, name="picky")}, "loss 'picky'"),
+    ],
+)
+def test_an_exception_in_a_function_is_one_of_the_call(arguments, name):
+    net = MLP([1, 1, 1], **{"activation": "linear", "loss": "mse"} | arguments)
+    net.set_weights([[[1.0]], [0.0], [[1.0]], [0.0]])
+    with pytest.raises(RuntimeError, match=f"^{name}: a function of it raised an exception"):
+        net.evaluate([[1.0]], [0.0])
+
+
+def test_an_exception_is_raised_once():
+    net = MLP([1, 1, 1], activation=PICKY, loss="mse")
+    net.set_weights([[[1.0]], [0.0], [[1.0]], [0.0]])
+    with pytest.raises(RuntimeError):
+        net.predict([[1.0]])
+    assert net.predict([[0.25]]).item() == 0.25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "optimizer", "name"),
+    [
+        ({"activation": PICKY}, "sgd", "activation 'picky'"),
+        (
+            {"activation": activations.Custom(tanh, picky_slope, name="picky")},
+            "sgd",
+            "activation 'picky'",
+        ),
+        ({"loss": losses.Custom(picky_loss, square_slope, name="picky")}, "sgd", "loss 'picky'"),
+        ({}, optimizers.Custom(picky_descent, ["slot"], name="picky"), "optimizer 'picky'"),
+    ],
+    ids=["forward", "derivative", "loss", "optimizer"],
+)
+def test_training_ends_with_an_exception_as_it_was(arguments, optimizer, name):
+    X, y = data()
+    net = MLP([5, 3, 2], seed=1, **{"loss": "mse"} | arguments)
+    weights = [array.copy() for array in net.weights]
+    with pytest.raises(RuntimeError, match=f"^{name}: "):
+        net.fit(X, y, epochs=3, batch_size=len(X), optimizer=optimizer, verbose=0)
+    assert net.iterations == 0
+    for array, before in zip(net.weights, weights, strict=True):
+        np.testing.assert_array_equal(array, before)
+
+
 def test_missing_numba_is_explained():
     code = """
 import sys
