@@ -12,6 +12,7 @@ import glob
 import os
 import platform
 import sys
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
@@ -48,6 +49,8 @@ DIRECTIVES = {
 debug = os.environ.get("FASTDL_DEBUG", "0") not in ("", "0")
 sanitizers = os.environ.get("FASTDL_SANITIZE", "")
 checked = debug or sanitizers
+# Stands in every module: builds with other options may be newer than the sources too.
+OPTIONS = f"fastdl built with debug={debug:d}, sanitizers={sanitizers};"
 # Of debugging information, lines alone: with variables GCC takes three times as long. Python's own
 # flags define signed overflow, which would go unreported then.
 SANITIZE = (
@@ -69,6 +72,7 @@ def kernel_module(level, flags):
             ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
             ("FASTDL_CPU_LEVEL", f'"{level}"'),
             ("FASTDL_DEBUG", "1" if debug else "0"),
+            ("FASTDL_OPTIONS", f'"{OPTIONS}"'),
             # One generated C file serves all levels; only the name of its entry point differs.
             ("PyInit__kernels", f"PyInit__kernels_{level}"),
         ],
@@ -83,13 +87,19 @@ def kernel_module(level, flags):
 
 
 class BuildLevels(build_ext):
-    """The levels at the same time, each with a folder of its own for the object of their source."""
+    """The levels at the same time, each with a folder of its own for the object of their source.
+
+    What an earlier build with other options has left is built again.
+    """
 
     def finalize_options(self):
         super().finalize_options()
         self.parallel = self.parallel or True
 
     def build_extension(self, ext):
+        built = Path(self.get_ext_fullpath(ext.name))
+        if built.exists() and OPTIONS.encode() not in built.read_bytes():
+            built.unlink()
         builder = copy.copy(self)
         builder.build_temp = os.path.join(self.build_temp, ext.name)
         build_ext.build_extension(builder, ext)

@@ -23,6 +23,10 @@ cdef extern from *:
     #ifndef FASTDL_DEBUG
     #define FASTDL_DEBUG 0
     #endif
+    #ifdef FASTDL_OPTIONS
+    /* For setup.py, which looks for it in the file. */
+    __attribute__((used)) static const char build_options[] = FASTDL_OPTIONS;
+    #endif
     """
     const char* FASTDL_CPU_LEVEL
     bint FASTDL_DEBUG
