@@ -1346,11 +1346,64 @@ class _Loop:
             )
 
 
+def _codes(code):
+    """A function's code, and that of the functions within."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, python_types.CodeType):
+            yield from _codes(constant)
+
+
+@functools.lru_cache(maxsize=128)
+def _names(function):
+    """The global variables and attributes that a function names."""
+    return list(dict.fromkeys(name for code in _codes(function.__code__) for name in code.co_names))
+
+
+def _frozen(value):
+    """What equals itself as long as Numba would compile the same of the value."""
+    if isinstance(value, (int, float, complex, np.number)):
+        return type(value), repr(value)  # 0.0 equals -0.0, and NaN not even itself
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, tuple):
+        return tuple(_frozen(each) for each in value)
+    return id(value) if type(value).__hash__ is None else value
+
+
+def _outside(function):
+    """The variables around a user's function that it reads, whose values Numba compiles into it."""
+    function = getattr(function, "py_func", function)
+    if not isinstance(function, python_types.FunctionType):
+        return ()
+    names = _names(function)
+    found = [function.__globals__.get(name) for name in names]
+    for module in [value for value in found if isinstance(value, python_types.ModuleType)]:
+        found += [vars(module).get(name) for name in names]
+    found += [cell.cell_contents for cell in function.__closure__ or ()]
+    return tuple([_frozen(value) for value in found])
+
+
+def _once(compiled):
+    """Compile once for the same arguments, and the same values of what the functions read."""
+
+    @functools.lru_cache(maxsize=128)
+    def keep(outside, *arguments):
+        return compiled(*arguments)
+
+    @functools.wraps(compiled)
+    def once(*arguments):
+        outside = tuple(_outside(each) for each in arguments if callable(each))
+        return keep(outside, *arguments)
+
+    return once
+
+
 # Each of the following compiles a user's functions into a `_Loop` or two over arrays of a dtype.
 # They raise TypeError, beginning with `name`, if Numba can't or a function returns something else.
 
 
-@functools.lru_cache(maxsize=128)
+@_once
 def compiled_activation(name, forward, derivative, dtype):
     """The loops `forward` and `backward` of an activation."""
     real = dtype.type
@@ -1375,7 +1428,7 @@ def compiled_activation(name, forward, derivative, dtype):
     return _Loop(name, run), _Loop(name, run_backward)
 
 
-@functools.lru_cache(maxsize=128)
+@_once
 def compiled_loss(name, value, gradient, dtype):
     """The loop of a loss."""
     real = dtype.type
@@ -1402,7 +1455,7 @@ def compiled_loss(name, value, gradient, dtype):
     return _Loop(name, run)
 
 
-@functools.lru_cache(maxsize=128)
+@_once
 def compiled_update(name, update, slots, dtype):
     """The loop of an optimizer with so many slots."""
     real = dtype.type

@@ -10,6 +10,7 @@ import math
 import pickle
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -393,6 +394,68 @@ def test_training_ends_with_an_exception_as_it_was(arguments, optimizer, name):
     assert net.iterations == 0
     for array, before in zip(net.weights, weights, strict=True):
         np.testing.assert_array_equal(array, before)
+
+
+FACTOR = 1.0
+SETTINGS = types.ModuleType("settings")
+SETTINGS.factor = 1.0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("forward", "change"),
+    [
+        (lambda z: FACTOR * z, lambda patch: patch.setitem(globals(), "FACTOR", 3.0)),
+        (
+            lambda z: sum([FACTOR * z for _ in range(1)]),
+            lambda patch: patch.setitem(globals(), "FACTOR", 3.0),
+        ),
+        (
+            lambda z: SETTINGS.factor * z,
+            lambda patch: patch.setattr(SETTINGS, "factor", 3.0),
+        ),
+    ],
+    ids=["global", "comprehension", "module"],
+)
+def test_a_variable_that_a_function_reads_may_change(forward, change, backend, monkeypatch):
+    net = MLP([1, 1, 1], activation=activations.Custom(forward, tanh_slope), loss="mse")
+    net.set_weights([[[1.0]], [0.0], [[1.0]], [0.0]])
+    with use_backend(backend):
+        assert net.predict([[1.0]]).item() == 1
+        change(monkeypatch)
+        assert net.predict([[1.0]]).item() == 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_variable_around_a_function_may_change(backend):
+    factor = 1.0
+    own = activations.Custom(lambda z: factor * z, tanh_slope)
+    net = MLP([1, 1, 1], activation=own, loss="mse")
+    net.set_weights([[[1.0]], [0.0], [[1.0]], [0.0]])
+    with use_backend(backend):
+        assert net.predict([[1.0]]).item() == 1
+        factor = 3.0
+        assert net.predict([[1.0]]).item() == 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_array_that_a_function_reads_may_change(backend):
+    table = np.ones(1)
+    own = activations.Custom(lambda z: table[0] * z, tanh_slope)
+    net = MLP([1, 1, 1], activation=own, loss="mse")
+    net.set_weights([[[1.0]], [0.0], [[1.0]], [0.0]])
+    with use_backend(backend):
+        assert net.predict([[1.0]]).item() == 1
+        table[0] = 3.0
+        assert net.predict([[1.0]]).item() == 3
+
+
+def test_what_has_not_changed_is_compiled_once():
+    jit_engine = pytest.importorskip("fastdl.jit_engine")
+    nan, table = math.nan, np.ones(1)
+    arguments = "activation", lambda z: z + nan * table[0], tanh_slope, np.dtype("float32")
+    first, _ = jit_engine.compiled_activation(*arguments)
+    assert jit_engine.compiled_activation(*arguments)[0] is first
 
 
 def test_missing_numba_is_explained():
