@@ -430,7 +430,7 @@ def aligned_zeros(size, dtype, behind=0):
             memory = mmap.mmap(
                 -1, length + behind + alignment, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             )
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise MemoryError(f"no {length:,} bytes of memory to be had") from error
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)

@@ -165,6 +165,8 @@ def use_threads(count):
 
     Raises
     ------
+    TypeError
+        If it is neither an integer nor None.
     ValueError
         If it is less than 1.
 
@@ -175,8 +177,10 @@ def use_threads(count):
     ...     backends.available_threads()
     1
     """
-    if count is not None and not count >= 1:
-        raise ValueError(f"count: {count!r} is not an integer >= 1")
+    if count is not None:
+        from . import checks  # importing fastdl loads no more than it has to
+
+        count = checks.integer("count", count, low=1)
     token = _most_threads.set(count)
     try:
         yield

@@ -250,8 +250,8 @@ class EarlyStopping(_Monitor):
     baseline : float, optional
         Improvements that don't reach this don't reset the count.
     restore_best_weights : bool, default False
-        At the end of training, for whatever reason it ends, go back to the weights of the best
-        epoch.
+        At the end of training, whether or not this ended it, go back to the weights of the best
+        epoch. After an exception or Ctrl-C, the weights stay as they are.
     start_from_epoch : int, default 0
         The first epoch to look at.
 

@@ -15,7 +15,7 @@ clipnorm, global_clipnorm, clipvalue
     all of them together, or every element is clipped to [-clipvalue, clipvalue]. At most one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from . import checks
@@ -273,7 +273,11 @@ class Custom(Optimizer):
     def __post_init__(self):
         super().__post_init__()
         checks.functions(update=self.update)
-        if isinstance(self.slots, str) or not all(isinstance(name, str) for name in self.slots):
+        if (
+            isinstance(self.slots, str)
+            or not isinstance(self.slots, Iterable)
+            or not all(isinstance(name, str) for name in self.slots)
+        ):
             raise TypeError(f"slots: {self.slots!r} is not a sequence of strings")
         self._replace("slots", tuple(self.slots))
         if len(set(self.slots)) < len(self.slots):

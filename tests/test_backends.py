@@ -295,6 +295,15 @@ def test_threads_are_limited_in_a_block(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("count", [1.5, "2", True])
+def test_a_number_of_threads_is_an_integer(count):
+    with (
+        pytest.raises(TypeError, match=rf"^count: {count!r} is not an integer >= 1$"),
+        backends.use_threads(count),
+    ):
+        pass
+
+
 def test_missing_numba_is_explained():
     code = """
 import sys

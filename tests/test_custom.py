@@ -483,6 +483,7 @@ except ImportError as error:
         (lambda: losses.Custom(square, None), TypeError, "gradient: None is not a function"),
         (lambda: optimizers.Custom("adam"), TypeError, "update: 'adam' is not a function"),
         (lambda: optimizers.Custom(adam, "mv"), TypeError, "slots: 'mv' is not a sequence"),
+        (lambda: optimizers.Custom(adam, 3), TypeError, "slots: 3 is not a sequence of strings"),
         (lambda: optimizers.Custom(adam, ("m", "m")), ValueError, "slots: .* has a name twice"),
         (
             lambda: MLP([2, 3], output_activation=TANH),

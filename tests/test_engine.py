@@ -618,6 +618,12 @@ def test_both_engines_find_what_is_not_finite(value, dtype):
             assert backends.current().sparse_rows(X, 1.0, 1) == (False, None)
 
 
+@pytest.mark.parametrize("units", [2**26, 2**31 - 1])
+def test_parameters_that_no_memory_can_hold(units):
+    with pytest.raises(MemoryError, match=r"^no [\d,]+ bytes of memory to be had$"):
+        MLP([units, units])
+
+
 def test_read_only_data_needs_no_engine_of_numbas_own():
     jit_engine = pytest.importorskip("fastdl.jit_engine")
     X, y = data()
