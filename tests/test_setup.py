@@ -7,8 +7,6 @@ import pytest
 import setuptools
 from setuptools.command.build_ext import build_ext
 
-pytest.importorskip("Cython")
-
 SETUP = Path(__file__).parent.parent / "setup.py"
 
 
