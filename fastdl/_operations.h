@@ -586,11 +586,7 @@ INLINE void FN(apply_vectors)(const FN(rule) *rule, REAL *parameters, const REAL
             v = _mm512_fmadd_ps(_mm512_fmsub_ps(g, g, v), _mm512_set1_ps(take_2), v);
             _mm512_storeu_ps(first + i, m);
             _mm512_storeu_ps(second + i, v);
-            const __m512 root = (__m512)FN(twice_root)((FN(vector))v);
-            const __m512 divisor = _mm512_add_ps(root, _mm512_set1_ps(2 * epsilon));
-            const __m512 taken = _mm512_mul_ps(m, _mm512_set1_ps(rate));
-            const __m512 step = _mm512_div_ps(_mm512_add_ps(taken, taken), divisor);
-            _mm512_storeu_ps(parameters + i, _mm512_sub_ps(_mm512_loadu_ps(parameters + i), step));
+            AT(parameters, i) -= FN(over_root)(rate * (FN(vector))m, (FN(vector))v, epsilon);
 #else
             const FN(vector) g = *(const FN(vector) *)(gradients + i);
             FN(vector) m = AT(first, i), v = AT(second, i);

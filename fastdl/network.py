@@ -469,9 +469,8 @@ class MLP:
             while epoch < stop:
                 if step == 0:
                     hooks.call("on_epoch_begin", epoch, {})
-                    ending = (
-                        self.stop_training
-                    )  # after this epoch: before a step, none is cut short
+                    # What is to end before a step ends with the epoch, which is not cut short.
+                    ending = self.stop_training
                 if piece is None or step == piece.start + piece.steps:
                     piece = pieces.take()
                     order = self._order(training, piece, step)

@@ -60,8 +60,6 @@ class Target(NamedTuple):
         What makes of that the one that scikit-learn reports.
     classes : ndarray of int (n,) or None
         Of the rows, to divide them by.
-    weight : ndarray (n,) or None
-        Of the rows, by their classes.
     noted : dict
         Attributes of an estimator with such targets: what further ones have to go with.
     """
@@ -72,7 +70,6 @@ class Target(NamedTuple):
     factor: float = 1.0
     report: float = 1.0
     classes: np.ndarray | None = None
-    weight: np.ndarray | None = None
     noted: dict = {}  # noqa: RUF012, nothing is put into it
 
 
@@ -127,11 +124,12 @@ class NetworkEstimator(BaseEstimator, ABC):
         """Refuse parameters that only this estimator has."""
 
     @abstractmethod
-    def _target(self, y, noted=None, classes=None, weighted=True):
-        """The Target that y is, or also goes with what was `noted` of another one.
+    def _target(self, y, noted=None, classes=None):
+        """The Target that y is, or also goes with what was `noted` of another one."""
 
-        If it is `weighted`, with what the rows weigh by their classes.
-        """
+    def _class_weights(self, target):
+        """What rows to train on weigh by their classes, or None."""
+        return None
 
     @abstractmethod
     def _scorer(self, values, weight):
@@ -197,7 +195,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         generator = check_random_state(self.random_state)
         sizes = (X.shape[1], *self._hidden(), target.units)
         weights = None if known else self._first_weights(sizes, generator)
-        training = Rows(X, target.values, _product(sample_weight, target.weight))
+        training = Rows(X, target.values, _product(sample_weight, self._class_weights(target)))
         held = None
         if optimizer is not None:
             training, held = self._split(training, sample_weight, target, dtype, generator)
@@ -355,7 +353,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         X, y = self._validated(X, y, dtype, reset=False)
         if weight is not None:
             weight = _row_weights("validation_data[2]", weight, X)
-        return Rows(X, self._target(y, noted, weighted=False).values, weight)
+        return Rows(X, self._target(y, noted).values, weight)
 
     def _network(self, sizes, target, dtype, weights, generator):
         """A new network, or the one that is there if it is what the parameters still ask for.

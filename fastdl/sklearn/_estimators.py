@@ -147,7 +147,7 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         # A single class is that of all rows.
         return (outputs[:, 0] > 0) * (len(self.classes_) - 1)
 
-    def _target(self, y, noted=None, classes=None, weighted=True):
+    def _target(self, y, noted=None, classes=None):
         labels_sparse = sparse.issparse(y)
         # To find that out takes as long as some steps of a small network.
         plain = not labels_sparse and y.ndim == 1 and y.dtype.kind in "biuU"
@@ -158,7 +158,7 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
             check_classification_targets(y)  # raises
         if kind == "multilabel-indicator":
             y = y.toarray() if labels_sparse else y
-            return self._labels_target(y, noted, classes, labels_sparse, weighted)
+            return self._labels_target(y, noted, classes, labels_sparse)
         if noted:
             if noted["_multilabel"]:
                 raise ValueError(f"y: shape {y.shape} is not {noted['n_outputs_']} labels a row")
@@ -170,9 +170,6 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
         unknown = classes[codes] != y
         if unknown.any():
             raise ValueError(f"y: {np.unique(y[unknown])} is not among the classes {classes}")
-        weight = None
-        if weighted and self.class_weight is not None:
-            weight = compute_class_weight(self.class_weight, classes=classes, y=y)[codes]
         several = len(classes) > 2
         units = len(classes) if several else 1
         return Target(
@@ -180,7 +177,6 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
             "categorical_crossentropy" if several else "binary_crossentropy",
             units,
             classes=codes,
-            weight=weight,
             noted={
                 "classes_": classes,
                 "n_outputs_": units,
@@ -189,21 +185,26 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
             },
         )
 
-    def _labels_target(self, y, noted, classes, labels_sparse, weighted):
+    def _class_weights(self, target):
+        if self.class_weight is None:
+            return None
+        if target.noted["_multilabel"]:
+            return compute_sample_weight(self.class_weight, target.values.astype(np.int64))
+        classes, codes = target.noted["classes_"], target.classes
+        weights = compute_class_weight(self.class_weight, classes=classes, y=classes[codes])
+        return weights[codes]
+
+    def _labels_target(self, y, noted, classes, labels_sparse):
         units = y.shape[1]
         if noted and (not noted["_multilabel"] or units != noted["n_outputs_"]):
             raise ValueError(f"y: shape {y.shape} is not that of classes {noted['classes_']}")
         if not noted and classes is not None and len(classes) != units:
             raise ValueError(f"classes: {len(classes)} are not the {units} columns of y")
-        weight = None
-        if weighted and self.class_weight is not None:
-            weight = compute_sample_weight(self.class_weight, y)
         return Target(
             y.astype(np.float32),
             "binary_crossentropy",
             units,
             factor=units,
-            weight=weight,
             noted={
                 "classes_": np.arange(units),
                 "n_outputs_": units,
@@ -548,7 +549,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):
         if not isinstance(self.loss, losses.Loss):
             checks.choice("loss", self.loss, ("squared_error", "poisson"))
 
-    def _target(self, y, noted=None, classes=None, weighted=True):
+    def _target(self, y, noted=None, classes=None):
         units = y.shape[1] if y.ndim > 1 else 1
         if noted and units != noted["n_outputs_"]:
             raise ValueError(f"y: shape {y.shape} is not that of {noted['n_outputs_']} outputs")
