@@ -249,28 +249,6 @@ INLINE ptrdiff_t FN(place)(FN(view) view, ptrdiff_t rows, ptrdiff_t row, ptrdiff
 
 /* ----------------------------------------------------------------------------- without zeros */
 
-/* The first `count` elements of a vector, and zeros. */
-INLINE FN(vector) FN(load_part)(const REAL *source, int count) {
-#if defined(__AVX512F__) && SINGLE
-    return (FN(vector))_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), source);
-#elif defined(__AVX512F__)
-    return (FN(vector))_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), source);
-#elif defined(__AVX2__)
-    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
-    const __m256i lanes = _mm256_loadu_si256((const __m256i *)(ones + 8 - count * (8 / LANES)));
-#if SINGLE
-    return (FN(vector))_mm256_maskload_ps(source, lanes);
-#else
-    return (FN(vector))_mm256_maskload_pd(source, lanes);
-#endif
-#else
-    if (count == LANES) return *(const FN(vector) *)source;
-    FN(vector) part = {0};
-    for (int i = 0; i < count; i++) part[i] = source[i];
-    return part;
-#endif
-}
-
 /* Vector v of `vectors`, the last of which has `last` elements. */
 INLINE FN(vector) FN(load)(const REAL *source, int v, int vectors, int last) {
     return v < vectors - 1 ? *(const FN(vector) *)(source + v * LANES)

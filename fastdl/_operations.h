@@ -537,6 +537,47 @@ INLINE FN(vector) FN(over_root)(FN(vector) v, FN(vector) s, REAL epsilon) {
 
 #undef HAS_QUICK_ROOT
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+/* All bits of the first `count` lanes. */
+INLINE __m256i FN(first_lanes)(int count) {
+    static const int32_t ones[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_loadu_si256((const __m256i *)(ones + 8 - count * (8 / LANES)));
+}
+#endif
+
+/* The first `count` elements of a vector, and zeros. */
+INLINE FN(vector) FN(load_part)(const REAL *source, int count) {
+#if defined(__AVX512F__) && SINGLE
+    return (FN(vector))_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), source);
+#elif defined(__AVX512F__)
+    return (FN(vector))_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), source);
+#elif defined(__AVX2__) && SINGLE
+    return (FN(vector))_mm256_maskload_ps(source, FN(first_lanes)(count));
+#elif defined(__AVX2__)
+    return (FN(vector))_mm256_maskload_pd(source, FN(first_lanes)(count));
+#else
+    if (count == LANES) return *(const FN(vector) *)source;
+    FN(vector) part = {0};
+    for (int i = 0; i < count; i++) part[i] = source[i];
+    return part;
+#endif
+}
+
+/* Stores the first `count` elements of a vector. */
+INLINE void FN(store_part)(REAL *target, FN(vector) x, int count) {
+#if defined(__AVX512F__) && SINGLE
+    _mm512_mask_storeu_ps(target, (__mmask16)((1u << count) - 1), (__m512)x);
+#elif defined(__AVX512F__)
+    _mm512_mask_storeu_pd(target, (__mmask8)((1u << count) - 1), (__m512d)x);
+#elif defined(__AVX2__) && SINGLE
+    _mm256_maskstore_ps(target, FN(first_lanes)(count), (__m256)x);
+#elif defined(__AVX2__)
+    _mm256_maskstore_pd(target, FN(first_lanes)(count), (__m256d)x);
+#else
+    for (int i = 0; i < count; i++) target[i] = x[i];
+#endif
+}
+
 #define AT(array, i) (*(FN(vector) *)((array) + (i)))
 
 /* One step of n parameters, n a multiple of LANES. */
@@ -787,7 +828,8 @@ INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gr
          * is, so that it does not matter where rows are cut. */
         const FN(rule) r = *rule;
         for (ptrdiff_t p = 0; p < rows; p++) {
-            const ptrdiff_t start = p * n, whole = start + n / LANES * LANES, left = start + n - whole;
+            const ptrdiff_t start = p * n, whole = start + n / LANES * LANES;
+            const int left = (int)(start + n - whole);
             FN(vector) squares = {0};
             for (ptrdiff_t i = start; i < whole; i += LANES) {
                 FN(vector) w = AT(parameters, i), m = AT(first, i), v = AT(second, i);
@@ -797,15 +839,12 @@ INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gr
                 AT(parameters, i) = w;
             }
             if (left) {
-                FN(vector) w = {0}, g = {0}, m = {0}, v = {0};
-                memcpy(&w, parameters + whole, left * sizeof(REAL));
-                memcpy(&g, gradients + whole, left * sizeof(REAL));
-                memcpy(&m, first + whole, left * sizeof(REAL));
-                memcpy(&v, second + whole, left * sizeof(REAL));
-                FN(adam_decayed)(&r, 2 * l2, &w, g, &m, &v, &squares);
-                memcpy(first + whole, &m, left * sizeof(REAL));
-                memcpy(second + whole, &v, left * sizeof(REAL));
-                memcpy(parameters + whole, &w, left * sizeof(REAL));
+                FN(vector) w = FN(load_part)(parameters + whole, left);
+                FN(vector) m = FN(load_part)(first + whole, left), v = FN(load_part)(second + whole, left);
+                FN(adam_decayed)(&r, 2 * l2, &w, FN(load_part)(gradients + whole, left), &m, &v, &squares);
+                FN(store_part)(first + whole, m, left);
+                FN(store_part)(second + whole, v, left);
+                FN(store_part)(parameters + whole, w, left);
             }
             if (penalties) penalties[p] += l2 * FN(total)(squares);
         }
