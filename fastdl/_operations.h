@@ -865,13 +865,13 @@ INLINE void FN(idle_adam_decayed)(const FN(rule) *rule, const REAL *rates, int s
                                   REAL *parameters, REAL *first, REAL *second, REAL l2, int vectors,
                                   FN(vector) *squares) {
     const REAL pull = 2 * l2, take = rule->take, take_2 = rule->take_2, epsilon = rule->epsilon;
-    FN(vector) w[4], m[4], v[4];
-#pragma GCC unroll 4
+    FN(vector) w[8], m[8], v[8];
+#pragma GCC unroll 8
     for (int i = 0; i < vectors; i++)
         w[i] = AT(parameters, i * LANES), m[i] = AT(first, i * LANES), v[i] = AT(second, i * LANES);
     for (int s = start; s < stop; s++) {
         FN(vector) sum = squares[s];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < vectors; i++) {
             const FN(vector) g = pull * w[i];
             sum += w[i] * w[i];
@@ -881,7 +881,7 @@ INLINE void FN(idle_adam_decayed)(const FN(rule) *rule, const REAL *rates, int s
         }
         squares[s] = sum;
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < vectors; i++)
         AT(parameters, i * LANES) = w[i], AT(first, i * LANES) = m[i], AT(second, i * LANES) = v[i];
 }
@@ -895,8 +895,8 @@ INLINE void FN(idle_penalised)(const FN(rule) *rule, const REAL *rates, int star
     if (r.kind == ADAM && l1 == 0 && n >= LANES) {
         FN(vector) squares[MOST_IDLE_PENALISED];
         memset(squares + start, 0, (stop - start) * sizeof *squares);
-        for (; i + 4 * LANES <= n; i += 4 * LANES)
-            FN(idle_adam_decayed)(&r, rates, start, stop, parameters + i, first + i, second + i, l2, 4, squares);
+        for (; i + 8 * LANES <= n; i += 8 * LANES)
+            FN(idle_adam_decayed)(&r, rates, start, stop, parameters + i, first + i, second + i, l2, 8, squares);
         for (; i + LANES <= n; i += LANES)
             FN(idle_adam_decayed)(&r, rates, start, stop, parameters + i, first + i, second + i, l2, 1, squares);
         for (int s = start; s < stop; s++) penalties[s * stride] += l2 * FN(total)(squares[s]);
