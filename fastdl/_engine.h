@@ -44,6 +44,8 @@
 #define MOST_PART_BYTES (1 << 17)
 /* Share of a block that may be nonzero for the lists to be faster than the dense products. */
 #define LIST_DENSITY 0.7
+/* Layers with so few outputs go back through both products in one pass. */
+#define NARROW_OUTPUTS 16
 /* Rows whose values of an input stand together: a cache line of them, so that an input's line is filled
  * while it stays near. */
 #define NOTE_ROWS 16
@@ -78,6 +80,7 @@ typedef struct {
     int by_columns;     /* a thread owns columns of weights, those of its outputs, instead of rows */
     int whole_rows;     /* cut by rows of the batch after the product, not by units */
     int lists;          /* its inputs are listed without zeros */
+    int narrow;         /* few outputs: `narrow_step` */
     int fused;          /* ReLU, dropout and the lists for the next layer in one pass */
     int blocks;         /* of inputs */
     const int64_t *edges; /* (blocks + 1,) between them, or NULL: all alike */
@@ -1272,6 +1275,81 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     }
 }
 
+/* For a vector of inputs of a narrow layer: sums[o] += the inputs of each row times the gradient of output o;
+ * and each row's sum of the gradients of the outputs times `weights`, which is `back` if last, or goes on. */
+INLINE void FN(narrow_inputs)(int outputs, ptrdiff_t rows, const REAL *gradients, ptrdiff_t gradient_stride,
+                              const FN(vector) *weights, const REAL *inputs, ptrdiff_t stride, int count,
+                              REAL *back, ptrdiff_t back_stride, int first, FN(vector) *sums) {
+    FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
+#pragma GCC unroll 8
+    for (int o = 0; o < outputs; o++) sum[o] = (FN(vector)){0}, weight[o] = weights[o];
+    for (ptrdiff_t b = 0; b < rows; b++, gradients += gradient_stride, inputs += stride, back += back_stride) {
+        const FN(vector) x = FN(load_part)(inputs, count);
+        FN(vector) dot = first ? (FN(vector)){0} : FN(load_part)(back, count);
+#pragma GCC unroll 8
+        for (int o = 0; o < outputs; o++) {
+            dot += gradients[o] * weight[o];
+            sum[o] += gradients[o] * x;
+        }
+        FN(store_part)(back, dot, count);
+    }
+#pragma GCC unroll 8
+    for (int o = 0; o < outputs; o++) sums[o] = sum[o];
+}
+
+/* A block of the inputs of a layer with few outputs, zeros or not: their gradients, and those of their
+ * weights, of which the last part is left waiting. */
+static void FN(narrow_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
+                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range, FN(waiting) *w) {
+    const FN(layer) *y = &e->layer[l];
+    const ptrdiff_t batch = e->p.batch, outputs = y->outputs;
+    const ptrdiff_t most = WAITING_GRADIENTS / outputs / LANES * LANES;
+    const int parts = ((int)outputs + SPARSE_VECTORS - 1) / SPARSE_VECTORS;
+    const int part = ((int)outputs + parts - 1) / parts;
+    REAL *back = y[-1].back + FN(place)(view, batch, 0, 0);
+    inputs += FN(place)(view, batch, 0, 0);
+    for (ptrdiff_t start = range.start; start < range.stop; start += most) {
+        const ptrdiff_t stop = range.stop - start < most ? range.stop : start + most;
+        FN(use_waiting)(e, rule, w);
+        w->y = y;
+        w->sums = w->room;
+        w->shifted = NULL;
+        w->number = 1;
+        w->runs[0] = (FN(range)){start, stop};
+        for (ptrdiff_t i = start; i < stop; i += LANES) {
+            const int count = stop - i < LANES ? (int)(stop - i) : LANES;
+            FN(vector) weights[NARROW_OUTPUTS], sums[NARROW_OUTPUTS] = {{0}};
+            for (int o = 0; o < outputs; o += LANES) {
+                const REAL *source = e->parameters + y->offset + i * outputs + o;
+                const int width = outputs - o < LANES ? (int)outputs - o : LANES;
+                for (int k = 0; k < LANES; k++)
+                    weights[o + k] = k < count ? FN(load_part)(source + k * outputs, width) : (FN(vector)){0};
+                FN(transpose_vectors)(weights + o);
+            }
+            for (int o = 0; o < outputs; o += part) {
+                const int left = (int)outputs - o < part ? (int)outputs - o : part;
+#define NARROW_INPUTS_(number, count)                                                             \
+    FN(narrow_inputs)(number, rows, y->gradients + o, outputs, weights + o, inputs + i, view.stride, count, \
+                      back + i, view.stride, o == 0, sums + o)
+#define NARROW_INPUTS(number)                  \
+    if (count == LANES)                        \
+        NARROW_INPUTS_(number, LANES);         \
+    else                                       \
+        NARROW_INPUTS_(number, count)
+                WITH_VECTORS(left, NARROW_INPUTS)
+#undef NARROW_INPUTS
+#undef NARROW_INPUTS_
+            }
+            /* What goes beyond a row's last output is written over by the next row. */
+            REAL *target = w->sums + (i - start) * outputs;
+            for (int o = 0; o < outputs; o += LANES) FN(transpose_vectors)(sums + o);
+            for (int k = 0; k < count; k++, target += outputs)
+                for (int o = 0; o < outputs; o += LANES) *(FN(vector) *)(target + o) = sums[o + k];
+        }
+    }
+    if (y[-1].fused) FN(fused_backward)(e, l - 1, view, thread, rows, range);
+}
+
 /* Bias of the given columns, from the gradients summed over the rows in order. */
 static void FN(update_bias)(const FN(engine) *e, const FN(rule) *rule, int l, int thread, ptrdiff_t rows,
                             FN(range) column) {
@@ -1570,11 +1648,15 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         const int others_wait = l && !y[-1].by_columns; /* for the gradients */
         for (ptrdiff_t b = 0; others_wait && y->in_parts && threads > 1 && b < rows; b++)
             FN(claim)(y[-1].gradients + b * y->inputs + own.start, (own.stop - own.start) * sizeof(REAL));
+        /* Much of the next batch has left the cache again, on one thread most of it. */
+        if (!l && y->lists) FN(fetch_ahead)(e, thread);
         FN(range) alike;
         for (ptrdiff_t block = blocks.start; block < blocks.stop; block = alike.stop) {
             const int listed = FN(alike_blocks)(e, l, rows, block, blocks.stop, &alike);
             const FN(range) range = FN(block_inputs)(y, alike);
-            if (listed) {
+            if (y->narrow) {
+                FN(narrow_step)(e, rule, l, inputs, view, thread, rows, range, &waiting);
+            } else if (listed) {
                 FN(listed_step)(e, rule, l, inputs, view, thread, rows, range, &waiting);
             } else if (l) {
                 FN(dense_back)(e, l, view, rows, range);
@@ -1586,7 +1668,8 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
             FN(deactivate)(e, l - 1, view, thread, all_rows, own);
         if (others_wait) arrive(e->meeting, thread);
         FN(use_waiting)(e, rule, &waiting);
-        for (ptrdiff_t block = blocks.start; !y->by_columns && block < blocks.stop; block = alike.stop)
+        const int stepped = y->by_columns || y->narrow;
+        for (ptrdiff_t block = blocks.start; !stepped && block < blocks.stop; block = alike.stop)
             if (!FN(alike_blocks)(e, l, rows, block, blocks.stop, &alike))
                 FN(dense_step)(e, rule, l, inputs, view, thread, rows, FN(block_inputs)(y, alike));
         if (y->by_columns) FN(dense_step)(e, rule, l, inputs, view, thread, rows, (FN(range)){0, y->inputs});
@@ -1730,11 +1813,11 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
             if (!l && !e->p.table)
                 y->values = FN(carve)(&scratch, &used, (e->words * 32 * y->inputs + apart) * real);
         }
-        const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;
         const ptrdiff_t sums = FN(most_waiting)(panels);
         if (sums > e->most_sums) e->most_sums = sums;
         if (panels > e->widest_dense) e->widest_dense = panels;
+        const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         if (y->in_parts && padded > e->widest) e->widest = padded;
     }
     e->part_size = batch * e->widest + (e->p.threads > 1 ? APART : 0);
@@ -1825,6 +1908,7 @@ static FN(engine) FN(prepare)(const plan *p) {
             .by_columns = by_columns,
             .whole_rows = p->activations[l] >= SOFTMAX,
             .lists = before ? zeros : p->starts != NULL,
+            .narrow = before && in_parts && outputs <= NARROW_OUTPUTS,
             .blocks = in_parts || !before || inputs < PARTS * WIDE_BLOCK
                           ? PARTS
                           : (int)((inputs + WIDE_BLOCK - 1) / WIDE_BLOCK),
@@ -1869,6 +1953,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef WIDE_BLOCK
 #undef MOST_PART_BYTES
 #undef LIST_DENSITY
+#undef NARROW_OUTPUTS
 #undef WAITING_GRADIENTS
 #undef MOST_RUNS
 #undef APART
