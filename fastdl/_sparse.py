@@ -16,8 +16,8 @@ from . import checks
 # Zeros behind the last entry, so that a vector that starts there may be read whole.
 _ROOM = 16
 
-# Blocks of features begin at multiples of this, so that the weights of an even number of outputs begin
-# on a cache line.
+# Blocks of features begin at multiples of this, so that the weights of an even number of outputs
+# begin on a cache line.
 _EDGE_UNIT = 8
 
 # Rows that tell how often each feature occurs.

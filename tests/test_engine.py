@@ -225,8 +225,10 @@ def test_any_cut_gives_the_same_penalties(features, units, density, monkeypatch)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     "sizes",
-    [[1, 2], [5, 1, 2], [11, 3], [300, 17, 16, 2], [7, 129, 33, 5], [3, 4, 5, 6, 7, 8, 9]]
-    + [[20, 33, 16, 17, 13], [4, 1100, 16]],  # layers of few outputs, the last in several parts
+    [
+        *[[1, 2], [5, 1, 2], [11, 3], [300, 17, 16, 2], [7, 129, 33, 5], [3, 4, 5, 6, 7, 8, 9]],
+        *[[20, 33, 16, 17, 13], [4, 1100, 16]],  # few outputs, of so many inputs in several parts
+    ],
 )
 @pytest.mark.usefixtures("threads")
 def test_shapes(sizes, dtype, density):
