@@ -809,13 +809,13 @@ INLINE REAL FN(penalise)(const REAL *parameters, REAL l1, REAL l2, REAL *gradien
 }
 
 /* Adam's step of a vector of parameters under an L2 penalty; adds their squares to `squares`. */
-INLINE void FN(adam_decayed)(const FN(rule) *rule, REAL pull, FN(vector) *w, FN(vector) g, FN(vector) *m,
-                             FN(vector) *v, FN(vector) *squares) {
+INLINE void FN(adam_decayed)(const FN(rule) *rule, REAL rate, REAL pull, FN(vector) *w, FN(vector) g,
+                             FN(vector) *m, FN(vector) *v, FN(vector) *squares) {
     g += pull * *w;
     *squares += *w * *w;
     *m += (g - *m) * rule->take;
     *v += (g * g - *v) * rule->take_2;
-    *w -= FN(over_root)(rule->rate * *m, *v, rule->epsilon);
+    *w -= FN(over_root)(rate * *m, *v, rule->epsilon);
 }
 
 /* One step of `rows` of n parameters each from gradients that those of the penalties are added to; adds each
@@ -833,7 +833,7 @@ INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gr
             FN(vector) squares = {0};
             for (ptrdiff_t i = start; i < whole; i += LANES) {
                 FN(vector) w = AT(parameters, i), m = AT(first, i), v = AT(second, i);
-                FN(adam_decayed)(&r, 2 * l2, &w, AT(gradients, i), &m, &v, &squares);
+                FN(adam_decayed)(&r, r.rate, 2 * l2, &w, AT(gradients, i), &m, &v, &squares);
                 AT(first, i) = m;
                 AT(second, i) = v;
                 AT(parameters, i) = w;
@@ -841,7 +841,7 @@ INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gr
             if (left) {
                 FN(vector) w = FN(load_part)(parameters + whole, left);
                 FN(vector) m = FN(load_part)(first + whole, left), v = FN(load_part)(second + whole, left);
-                FN(adam_decayed)(&r, 2 * l2, &w, FN(load_part)(gradients + whole, left), &m, &v, &squares);
+                FN(adam_decayed)(&r, r.rate, 2 * l2, &w, FN(load_part)(gradients + whole, left), &m, &v, &squares);
                 FN(store_part)(first + whole, m, left);
                 FN(store_part)(second + whole, v, left);
                 FN(store_part)(parameters + whole, w, left);
@@ -864,7 +864,6 @@ INLINE void FN(apply_penalised)(const FN(rule) *rule, REAL *parameters, REAL *gr
 INLINE void FN(idle_adam_decayed)(const FN(rule) *rule, const REAL *rates, int start, int stop,
                                   REAL *parameters, REAL *first, REAL *second, REAL l2, int vectors,
                                   FN(vector) *squares) {
-    const REAL pull = 2 * l2, take = rule->take, take_2 = rule->take_2, epsilon = rule->epsilon;
     FN(vector) w[8], m[8], v[8];
 #pragma GCC unroll 8
     for (int i = 0; i < vectors; i++)
@@ -872,13 +871,8 @@ INLINE void FN(idle_adam_decayed)(const FN(rule) *rule, const REAL *rates, int s
     for (int s = start; s < stop; s++) {
         FN(vector) sum = squares[s];
 #pragma GCC unroll 8
-        for (int i = 0; i < vectors; i++) {
-            const FN(vector) g = pull * w[i];
-            sum += w[i] * w[i];
-            m[i] += (g - m[i]) * take;
-            v[i] += (g * g - v[i]) * take_2;
-            w[i] -= FN(over_root)(rates[s] * m[i], v[i], epsilon);
-        }
+        for (int i = 0; i < vectors; i++)
+            FN(adam_decayed)(rule, rates[s], 2 * l2, &w[i], (FN(vector)){0}, &m[i], &v[i], &sum);
         squares[s] = sum;
     }
 #pragma GCC unroll 8
