@@ -551,15 +551,17 @@ INLINE FN(vector) FN(load_part)(const REAL *source, int count) {
     return (FN(vector))_mm512_maskz_loadu_ps((__mmask16)((1u << count) - 1), source);
 #elif defined(__AVX512F__)
     return (FN(vector))_mm512_maskz_loadu_pd((__mmask8)((1u << count) - 1), source);
-#elif defined(__AVX2__) && SINGLE
+#else
+    if (count == LANES) return *(const FN(vector) *)source; /* of a mask in memory a compiler can't tell */
+#if defined(__AVX2__) && SINGLE
     return (FN(vector))_mm256_maskload_ps(source, FN(first_lanes)(count));
 #elif defined(__AVX2__)
     return (FN(vector))_mm256_maskload_pd(source, FN(first_lanes)(count));
 #else
-    if (count == LANES) return *(const FN(vector) *)source;
     FN(vector) part = {0};
     for (int i = 0; i < count; i++) part[i] = source[i];
     return part;
+#endif
 #endif
 }
 
@@ -569,12 +571,17 @@ INLINE void FN(store_part)(REAL *target, FN(vector) x, int count) {
     _mm512_mask_storeu_ps(target, (__mmask16)((1u << count) - 1), (__m512)x);
 #elif defined(__AVX512F__)
     _mm512_mask_storeu_pd(target, (__mmask8)((1u << count) - 1), (__m512d)x);
-#elif defined(__AVX2__) && SINGLE
-    _mm256_maskstore_ps(target, FN(first_lanes)(count), (__m256)x);
-#elif defined(__AVX2__)
-    _mm256_maskstore_pd(target, FN(first_lanes)(count), (__m256d)x);
 #else
-    for (int i = 0; i < count; i++) target[i] = x[i];
+    if (count == LANES)
+        *(FN(vector) *)target = x;
+    else
+#if defined(__AVX2__) && SINGLE
+        _mm256_maskstore_ps(target, FN(first_lanes)(count), (__m256)x);
+#elif defined(__AVX2__)
+        _mm256_maskstore_pd(target, FN(first_lanes)(count), (__m256d)x);
+#else
+        for (int i = 0; i < count; i++) target[i] = x[i];
+#endif
 #endif
 }
 
