@@ -1318,7 +1318,8 @@ static void FN(narrow_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
         w->runs[0] = (FN(range)){start, stop};
         for (ptrdiff_t i = start; i < stop; i += LANES) {
             const int count = stop - i < LANES ? (int)(stop - i) : LANES;
-            FN(vector) weights[NARROW_OUTPUTS], sums[NARROW_OUTPUTS] = {{0}};
+            FN(vector) weights[NARROW_OUTPUTS] __attribute__((aligned(64)));
+            FN(vector) sums[NARROW_OUTPUTS] __attribute__((aligned(64))) = {{0}};
             for (int o = 0; o < outputs; o += LANES) {
                 const REAL *source = e->parameters + y->offset + i * outputs + o;
                 const int width = outputs - o < LANES ? (int)outputs - o : LANES;
