@@ -55,6 +55,9 @@ _THREADED_INPUTS = 1 << 18
 _THREADED_TRAINING = 60_000
 _THREADED_PREDICTION = 8_000_000
 
+# Multiplications of a forward pass in one call, while which nobody hears Ctrl-C: some 40 ms.
+_INFERRED_PRODUCTS = 2_000_000_000
+
 # The most steps of one call: of the smallest networks, as many as fit between two looks for Ctrl-C;
 # of a learning rate that is a Python function, few that go to waste.
 _STEPS_AHEAD = 1 << 15
@@ -175,7 +178,7 @@ class Network:
 
     def penalise(self, l1, l2):
         """Take these penalties for all weights from the next step on."""
-        self.l1, self.l2 = l1, l2
+        self.l1, self.l2 = l1, l2 = float(l1), float(l2)
         self.penalties = [(l1, l2), (0.0, 0.0)] * (len(self.sizes) - 1)
 
     def _bind(self, parameters):
@@ -751,13 +754,9 @@ def evaluate(network, data, workspace=None, batch_size=ROWS):
     if _compiled(kernels, network):
         rows = len(data.inputs)
         batch = workspace.outputs(rows)
-        kernels.infer(
-            *network.layout,
-            network.parameters,
-            *_dense_and_sparse(data.inputs, kernels),
-            batch.outputs[-1],
-            workspace.threads or _threads(network, rows, _THREADED_PREDICTION),
-        )
+        threads = workspace.threads or _threads(network, rows, _THREADED_PREDICTION)
+        layout = *network.layout, network.parameters
+        _infer(kernels, layout, data.inputs, batch.outputs[-1], threads)
         loss = _loss(kernels, network, batch, data)
         totals += (loss * rows, _correct(network, batch, data), rows)
     else:
@@ -779,12 +778,8 @@ def predict(network, inputs, output_code, out):
     """
     kernels = kernels_for(network)
     if _compiled(kernels, network):
-        kernels.infer(
-            *network.prediction_layout(output_code),
-            *_dense_and_sparse(inputs, kernels),
-            out,
-            _threads(network, len(inputs), _THREADED_PREDICTION),
-        )
+        threads = _threads(network, len(inputs), _THREADED_PREDICTION)
+        _infer(kernels, network.prediction_layout(output_code), inputs, out, threads)
         return
     workspace = Workspace(network)
     for start in range(0, len(inputs), ROWS):
@@ -792,6 +787,16 @@ def predict(network, inputs, output_code, out):
         fed = _forward(kernels, network, workspace.batch(len(part)), _dense(part), None)
         kernels.activation_forward(
             fed[-1], output_code, network.slopes[-1], out[start : start + ROWS]
+        )
+
+
+def _infer(kernels, layout, inputs, outputs, threads):
+    """Outputs of a network that is `layout`, so many rows at a time that Ctrl-C comes through."""
+    rows = max(_INFERRED_PRODUCTS // layout[-1].size, 1)
+    for start in range(0, len(inputs), rows):
+        part = inputs if rows >= len(inputs) else inputs[start : start + rows]
+        kernels.infer(
+            *layout, *_dense_and_sparse(part, kernels), outputs[start : start + rows], threads
         )
 
 

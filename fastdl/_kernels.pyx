@@ -1078,7 +1078,7 @@ def sparse_rows(
             wide, data(inputs), data(shifts), n, width, threads, <int64_t*> data(starts),
             data(used))
     cdef int64_t count = (<int64_t*> data(starts))[n]
-    if not finite or count > density * n * width or width > 2**31 - 1:
+    if not finite or count > density * (n * width) or width > 2**31 - 1:
         return finite, None
     # A vector that starts at the last element may be read whole.
     cdef cnp.ndarray columns = np.empty(count + 16, np.int32)

@@ -14,6 +14,7 @@ import inspect
 import itertools
 import json
 import os
+import re
 import reprlib
 import sys
 import threading
@@ -764,6 +765,10 @@ class _ResultsFile:
             )
 
 
+# In the representation of an object, where it lies in memory.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
 def _digest(value):
     """A hash of a value's content, the same in every process."""
     digest = hashlib.sha256()
@@ -782,7 +787,7 @@ def _feed(update, value, around=()):
         update(f"{value.dtype.str}{value.shape}".encode())
         update(np.ascontiguousarray(value).view(np.uint8).data if value.size else b"")
     elif parts is None:
-        update(repr(value).encode())
+        update(_ADDRESS.sub("", repr(value)).encode())
     elif not any(value is each for each in around):
         update(str(len(parts)).encode())
         for part in parts:
@@ -796,6 +801,8 @@ def _parts(value):
         return list(value.items())
     if isinstance(value, (list, tuple)):
         return value
+    if isinstance(value, (set, frozenset)):  # in an order that differs between processes
+        return sorted(map(_digest, value))
     if isinstance(value, types.ModuleType):
         return [value.__name__]
     if isinstance(value, types.CodeType):
@@ -815,9 +822,25 @@ def _parts(value):
         return value.tolist()
     if hasattr(value, "__array__"):
         return [np.asarray(value)]
-    if hasattr(value, "__dict__") and not isinstance(value, type):
-        return list(vars(value).items())
+    if isinstance(value, np.random.Generator):
+        return [value.bit_generator.state]
+    if isinstance(value, np.random.RandomState):
+        return [value.get_state(legacy=False)]
+    if isinstance(value, Callback):  # not what it has noted in a training
+        names = inspect.signature(type(value)).parameters
+        return [(name, getattr(value, name, None)) for name in names]
+    if isinstance(value, type):
+        return None
+    slots = [slot for each in type(value).__mro__ for slot in _slots(each)]
+    if slots or hasattr(value, "__dict__"):
+        held = [(slot, getattr(value, slot)) for slot in slots if hasattr(value, slot)]
+        return held + list(getattr(value, "__dict__", {}).items())
     return None
+
+
+def _slots(kind):
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else slots
 
 
 # ------------------------------------------------------------------------------------------ shown

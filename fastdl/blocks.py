@@ -8,7 +8,7 @@ import math
 import mmap
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +28,9 @@ _PREFETCHED_BYTES = 1 << 17
 # The share of its time that training may wait for direct reads. Beyond it, the disk is too slow for
 # them, and files are read through the system's cache, which may hold them by the next pass.
 _MOST_WAITED = 0.1
+
+# Seconds to wait for the thread that reads ahead, once nobody wants what it reads.
+_MOST_CLOSING = 0.05
 
 # Odd numbers, of 32 and of 64 bits, that keep shuffles apart: those of the windows of a pass, and
 # that of the blocks.
@@ -151,7 +154,9 @@ class Blocks:
         X = _Buffer().rows(0, self.rows, self._source.features, dtype)
         return _rows(self._source, blocks, _NAMES, None, lambda: X)
 
-    def pieces(self, prepare, dtype, seed, passes, batch_size, first=0, in_turn=False):
+    def pieces(
+        self, prepare, dtype, seed, passes, batch_size, first=0, in_turn=False, closing=None
+    ):
         """Parts of the passes through all rows as they are trained on: gives Pieces.
 
         Parameters
@@ -169,21 +174,23 @@ class Blocks:
         in_turn : bool, default False
             Whether a piece is done with when the next one is asked for, so that files can be read
             into its memory; otherwise when the next but one is.
+        closing : threading.Event, optional
+            Set from another thread: no further block is taken.
         """
         buffers = [_Buffer(), _Buffer()]
         reader = _Reader() if in_turn and self.prefetches else None
         try:
             for number in passes:
                 yield from self._pass(
-                    prepare, dtype, seed, number, batch_size, first, buffers, reader
+                    prepare, dtype, seed, number, batch_size, first, buffers, reader, closing
                 )
                 first = 0
         finally:
             if reader:
                 reader.close()
 
-    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers, reader):
-        windows, begin = self._windows(seed, number, batch_size), 0
+    def _pass(self, prepare, dtype, seed, number, batch_size, first, buffers, reader, closing):
+        windows, begin = self._windows(seed, number, batch_size, closing), 0
         if self._source.sizes is not None:
             windows = list(windows)
             begin = _row_of_piece([window.rows for window in windows], first, batch_size)
@@ -223,7 +230,7 @@ class Blocks:
     def _limit(self, features):
         return self._buffer_rows or max(1, _BUFFER_BYTES // (4 * features))
 
-    def _windows(self, seed, number, batch_size):
+    def _windows(self, seed, number, batch_size, closing):
         """The blocks of a pass, in its order, as they are shuffled together."""
         source = self._source
         if source.sizes is None:
@@ -236,6 +243,8 @@ class Blocks:
         # With fewer than a batch there would be windows without a step of their own.
         rows, taken = 0, []
         for block in blocks:
+            if closing and closing.is_set():
+                raise InterruptedError("nobody wants the blocks any more")
             taken.append(block)
             rows += source.rows_of(block)
             if rows >= max(self._limit(source.features), batch_size):
@@ -277,8 +286,8 @@ class InTurn:
 class Ahead:
     """Takes what a generator gives, which meanwhile works on the next in a thread of its own."""
 
-    def __init__(self, generator):
-        self._generator = generator
+    def __init__(self, generator, closing):
+        self._generator, self._closing = generator, closing
         self._thread = ThreadPoolExecutor(1, "fastdl-blocks")
         self._ask()
 
@@ -294,8 +303,10 @@ class Ahead:
         return piece
 
     def close(self):
-        """Wait for the thread to end."""
-        self._thread.shutdown(cancel_futures=True)
+        """Have the thread end; blocks that are long in coming it may still wait for then."""
+        self._closing.set()
+        ended, _ = wait([self._next], timeout=_MOST_CLOSING)
+        self._thread.shutdown(wait=bool(ended), cancel_futures=True)
 
 
 # ------------------------------------------------------------------------------- parts of a pass
@@ -467,7 +478,7 @@ class _Source:
 
 
 def _source(X, y, sample_weight, block_rows):
-    if _are_paths(X):
+    if are_paths(X):
         files = _files("X", X)
         if all(file.endswith(".parquet") for file in files):
             return _Parquet(files, y, sample_weight, block_rows)
@@ -492,7 +503,8 @@ def _source(X, y, sample_weight, block_rows):
     return _Iterable(X)
 
 
-def _are_paths(value):
+def are_paths(value):
+    """Whether it names files: one path, or several."""
     if isinstance(value, (list, tuple)):
         return bool(value) and all(isinstance(each, (str, os.PathLike)) for each in value)
     return isinstance(value, (str, os.PathLike))
@@ -584,7 +596,7 @@ class _Column:
     """One array, or several files as one: of `rows` rows, each `width` numbers."""
 
     def __init__(self, name, value):
-        files = [np.load(file, "r") for file in _files(name, value)] if _are_paths(value) else None
+        files = [np.load(file, "r") for file in _files(name, value)] if are_paths(value) else None
         parts = files or [value if hasattr(value, "shape") else np.asarray(value)]
         if is_sparse(value):
             raise TypeError(f"{name}: a sparse matrix is in memory: fit takes it as it is")
@@ -821,7 +833,7 @@ class _Iterable(_Source):
                     raise ValueError(
                         f"X in block {number}: shape {X.shape} is not rows of features"
                     )
-                X = X.reshape(len(X), -1)
+                X = X.reshape(len(X), math.prod(X.shape[1:]))
             others = [None if part is None else np.asarray(part) for part in (y, sample_weight)]
             for name, part in zip(_NAMES[1:], others, strict=True):
                 if part is not None and part.shape[:1] != X.shape[:1]:

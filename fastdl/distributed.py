@@ -6,6 +6,7 @@ alone, random numbers included. So what a worker had when it died, its rows or i
 is done again on another one, and the result is the same to the bit.
 """
 
+import itertools
 import math
 import pickle
 import threading
@@ -23,6 +24,9 @@ _PART_SEED = 0xD1B54A32D192ED03
 
 # Seconds between two calls of `on_train_progress`.
 _PROGRESS_INTERVAL = 0.2
+
+# Seconds of waiting for workers after which to see whether they are still there.
+_PATIENCE = 1.0
 
 
 def fit(
@@ -92,7 +96,8 @@ def fit(
     Notes
     -----
     A worker that dies while tasks run is done without until another one has taken its place, at the
-    latest with the next epoch; Dask gives a task up that took three workers with it.
+    latest with the next epoch. Without any, training waits for new ones. Dask gives a task up that
+    took three workers with it.
 
     Examples
     --------
@@ -296,6 +301,8 @@ class _Cluster:
 
     def __init__(self, client, model, chunks, sizes, parts, split_every, dense):
         self._client = client
+        dask_distributed = optional_import("distributed", extra="distributed")
+        self._wait, self._timeout = dask_distributed.wait, dask_distributed.TimeoutError
         cloudpickle = optional_import("cloudpickle", extra="distributed")
         self._settings = cloudpickle.dumps(model._config() | {"seed": 0})
         self._chunks = [[chunks[chunk] for chunk in part] for part in _dealt(sizes, parts)]
@@ -306,25 +313,49 @@ class _Cluster:
 
     def place(self):
         """Have each worker hold its parts, where workers have come or gone."""
-        workers = sorted(self._client.nthreads())
-        if not workers or workers == self._workers:
-            return
-        self._workers = workers
-        self._parts = []
-        for number, chunks in enumerate(self._chunks):
-            place = {"workers": workers[number % len(workers)], "allow_other_workers": True}
-            columns = [
-                self._client.compute(list(column), **place) for column in zip(*chunks, strict=True)
-            ]
-            self._parts.append(
-                self._client.submit(
-                    _held, self._settings, self._dense, *columns, pure=False, **place
+        while (workers := sorted(self._client.nthreads())) and workers != self._workers:
+            self._workers = workers
+            self._parts, self._chunk_futures = [], []
+            for number, chunks in enumerate(self._chunks):
+                place = {"workers": workers[number % len(workers)], "allow_other_workers": True}
+                columns = [
+                    self._client.compute(list(column), **place)
+                    for column in zip(*chunks, strict=True)
+                ]
+                self._chunk_futures += itertools.chain(*columns)
+                self._parts.append(
+                    self._client.submit(
+                        _held, self._settings, self._dense, *columns, pure=False, **place
+                    )
                 )
-            )
-        self._client.gather([self._client.submit(_count, part) for part in self._parts])
+            counts = [self._client.submit(_count, part) for part in self._parts]
+            if self._done(counts):
+                self._client.gather(counts)
+
+    def _done(self, futures):
+        """Wait for futures; returns False once all workers with parts are lost and others there.
+
+        Tasks that were left without any worker Dask keeps for those, though they may go elsewhere,
+        and others that need the same chunks would wait with them: all are given up.
+        """
+        while True:
+            try:
+                self._wait(futures, timeout=_PATIENCE)
+                return True
+            except self._timeout:
+                there = self._client.nthreads()
+                if there and not any(worker in there for worker in self._workers):
+                    for future in (*futures, *self._parts, *self._chunk_futures):
+                        future.release()
+                    return False
 
     def sum(self, function, state, arguments):
         """What a function returns on all parts, added up."""
+        while not self._done([total := self._total(function, state, arguments)]):
+            self.place()
+        return total.result()
+
+    def _total(self, function, state, arguments):
         # One task holds what all need, and workers send it on to each other.
         state = self._client.submit(_identity, state, pure=False)
         results = [
@@ -336,7 +367,7 @@ class _Cluster:
                 self._client.submit(_added, results[start : start + self._split_every], pure=False)
                 for start in range(0, len(results), self._split_every)
             ]
-        return results[0].result()
+        return results[0]
 
 
 # ---------------------------------------------------------------------------------- on a worker

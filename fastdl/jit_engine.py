@@ -1226,7 +1226,7 @@ def train_steps(
         taken += steps
         now = time.perf_counter()
         left = limit - (now - begun)
-        steps = min(2 * steps, int(steps * left / max(now - call_begun, 1e-9)))
+        steps = int(min(2 * steps, steps * left / max(now - call_begun, 1e-9)))
         if taken == len(rates) or steps < 1:
             return taken
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,7 +16,7 @@ import numpy as np
 from . import _custom, _engine, _sparse, activations, backends, checks, losses, optimizers
 from ._declarative import from_config, to_config
 from ._optional import optional_import
-from .blocks import Ahead, Blocks, InTurn, Piece
+from .blocks import Ahead, Blocks, InTurn, Piece, are_paths
 from .callbacks import Callback, CallbackList, Checkpoint, History, ProgressBar
 
 # Limits of the uniform distributions that weights are drawn from, by the fans of a layer. Glorot
@@ -62,10 +63,11 @@ class Stream(NamedTuple):
         """
         in_turn = threads >= backends.available_threads() and self.blocks.prefetches
         dtype = network.parameters.dtype
+        closing = threading.Event()
         pieces = self.blocks.pieces(
-            self.prepare, dtype, network.seed, passes, batch_size, first, in_turn
+            self.prepare, dtype, network.seed, passes, batch_size, first, in_turn, closing
         )
-        return InTurn(pieces) if in_turn else Ahead(pieces)
+        return InTurn(pieces) if in_turn else Ahead(pieces, closing)
 
 
 class Training(NamedTuple):
@@ -1195,8 +1197,7 @@ def _as_blocks(X, y, sample_weight):
             if value is not None:
                 raise TypeError(f"{name}: the Blocks hold it")
         return X
-    paths = isinstance(X, (str, os.PathLike))
-    if y is None or paths or (isinstance(X, np.memmap) and not _is_of_joblib(X)):
+    if y is None or are_paths(X) or (isinstance(X, np.memmap) and not _is_of_joblib(X)):
         return Blocks(X, y, sample_weight)
     return None
 

@@ -1,6 +1,9 @@
 """Training on rows that come block by block: which rows, in which order, and the same results."""
 
 import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -476,7 +479,6 @@ def test_the_bar_without_a_known_number_of_steps(capsys):
 
 
 def test_reading_ends_with_the_training():
-    import threading
 
     def blocks():
         yield X[:500], Y[:500]
@@ -495,12 +497,45 @@ def test_what_is_read_ahead_sees_the_callers_backend():
         yield backends.get_backend()
 
     with fastdl.use_backend("reference"):
-        ahead = Ahead(name())
+        ahead = Ahead(name(), threading.Event())
         assert ahead.take() == "reference"
         ahead.close()
 
 
+def test_blocks_may_be_empty():
+    empty = X[:0], Y[:0]
+    network = trained(lambda: iter([empty, (X, Y), empty]), shuffle=False)
+    assert_same(network, trained(lambda: iter([(X, Y)]), shuffle=False))
+
+
+def test_a_list_of_paths(tmp_path):
+    paths = []
+    for number, rows in enumerate([X[:300], X[300:]]):
+        paths.append(tmp_path / f"{number}.npy")
+        np.save(paths[-1], rows)
+    assert_same(trained(paths, Y), trained(Blocks(paths, Y)))
+
+
 # ----------------------------------------------------------------------------------- broken off
+
+
+@pytest.mark.parametrize("pause", [0.01, 5])
+def test_ctrl_c_does_not_wait_for_a_source(pause):
+    waiting = threading.Event()
+
+    def blocks():
+        for _ in range(int(20 / pause)):
+            yield X[:100], Y[:100]
+            waiting.wait(pause)
+
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        trained(blocks)
+    waiting.set()
+    timer.join()
+    assert time.monotonic() - begun < 3
 
 
 class BreakError(Exception):

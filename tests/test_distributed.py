@@ -119,22 +119,23 @@ def test_workers_change_nothing(client, one_worker, average_every):
 
 
 class Kill(Callback):
-    """Kills a worker after some rounds."""
+    """Kills workers after some rounds."""
 
-    def __init__(self, client, rounds):
-        self.client, self.rounds = client, rounds
+    def __init__(self, client, rounds, workers):
+        self.client, self.rounds, self.workers = client, rounds, workers
 
     def on_train_batch_end(self, batch, logs=None):
         self.rounds -= 1
         if self.rounds == 0:
-            pid = next(iter(self.client.run(os.getpid).values()))
-            os.kill(pid, signal.SIGKILL)
+            for pid in list(self.client.run(os.getpid).values())[: self.workers]:
+                os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 @MODES
-def test_the_death_of_a_worker_changes_nothing(client, one_worker, average_every):
+def test_the_death_of_workers_changes_nothing(client, one_worker, average_every, workers):
     settings = {"epochs": 2, "average_every": average_every}
-    network = trained(client, callbacks=[Kill(client, 3)], **settings)
+    network = trained(client, callbacks=[Kill(client, 3, workers)], **settings)
     assert_same(network, trained(one_worker, **settings))
     client.wait_for_workers(2, timeout=30)
 

@@ -627,6 +627,18 @@ def test_parameters_that_no_memory_can_hold(units):
         MLP([units, units])
 
 
+@pytest.mark.parametrize("units", [64, 3])
+def test_rows_are_inferred_some_at_a_time(units, monkeypatch):
+    # Between them Ctrl-C is heard.
+    X, y = data(rows=203, density=0.2)
+    net = MLP([11, units, 3], seed=0)
+    wanted = net.predict(X), net.evaluate(X, y)
+    for rows in (1, 64, 202, 203):
+        monkeypatch.setattr(_engine, "_INFERRED_PRODUCTS", rows * len(net._network.parameters))
+        np.testing.assert_array_equal(net.predict(X), wanted[0])
+        assert net.evaluate(X, y) == wanted[1]
+
+
 def test_read_only_data_needs_no_engine_of_numbas_own():
     jit_engine = pytest.importorskip("fastdl.jit_engine")
     X, y = data()

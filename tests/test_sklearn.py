@@ -28,7 +28,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 import fastdl
-from fastdl import activations, backends, optimizers
+from fastdl import activations, backends, losses, optimizers
 from fastdl.schedules import CosineDecay
 from fastdl.sklearn import MLPClassifier, MLPRegressor, SGDLogisticRegression, load
 
@@ -291,6 +291,34 @@ def test_a_warm_start_after_a_stop_is_as_impatient_as_scikit_learns():
     parameters = {"warm_start": True, "tol": 10, "n_iter_no_change": 3}
     trained_alike(MLPClassifier, neural_network.MLPClassifier, THREE, parameters, fit)
     assert lengths[0] == lengths[1]
+
+
+def test_a_warm_start_learns_other_rows_than_those_it_stopped_on():
+    model = small(MLPClassifier, warm_start=True, early_stopping=True, max_iter=60)
+    model.set_params(learning_rate_init=0.03, n_iter_no_change=3).fit(X, THREE)
+    others = 2 - THREE
+    before = model.score(X, others)
+    for _ in range(5):
+        model.fit(X, others)
+    assert model.score(X, others) > before + 0.3
+
+
+def test_another_loss_brings_its_own_outputs():
+    counts = np.abs(X[:20, 0])
+    with backends.use_backend("reference"):
+        model = small(MLPRegressor, loss="poisson", solver="lbfgs", warm_start=True, max_iter=3)
+        model.fit(X[:20], counts).set_params(loss="squared_error").fit(X[:20], counts)
+    assert model.out_activation_ == "identity"
+    np.testing.assert_array_equal(model.predict(X), model.network_.predict(X)[:, 0])
+
+
+def test_regression_on_shares_predicts_shares():
+    shares = (X[:, 0] > 0) * 0.5 + 0.25
+    loss = losses.BinaryCrossentropy()
+    model = small(MLPRegressor, loss=loss, early_stopping=True, max_iter=20).fit(X, shares)
+    np.testing.assert_array_equal(model.predict(X), model.network_.predict(X)[:, 0])
+    assert ((model.predict(X) > 0) & (model.predict(X) < 1)).all()
+    assert max(model.validation_scores_) <= 1
 
 
 def test_scores_that_are_no_numbers_are_not_the_best():
@@ -816,6 +844,35 @@ def test_files_leave_validation_data_behind_and_refuse_functions(tmp_path):
     with pytest.raises(TypeError, match=r"^parameters: random_state: "):
         drawn.save(path)
     assert load(path).get_params()["random_state"] == 0
+
+
+def test_files_hold_numpys_numbers_and_types(tmp_path):
+    model = small(MLPClassifier, alpha=np.float32(1e-3), dtype=np.float64).fit(X, TWO)
+    model.save(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert (again.alpha, again.dtype) == (np.float32(1e-3), "float64")
+    assert (answers(again) == answers(model)).all()
+
+
+def test_a_class_of_ones_own_is_not_saved(tmp_path):
+    class Own(MLPClassifier):
+        pass
+
+    model = Own((4,), max_iter=1, tol=10, n_iter_no_change=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(X, TWO)
+    with pytest.raises(TypeError, match=r"^Own: only fastdl's own estimators can be saved"):
+        model.save(tmp_path / "model.safetensors")
+
+
+def test_a_keras_model_of_counts_predicts_counts():
+    pytest.importorskip("keras")
+    with backends.use_backend("reference"):
+        model = small(MLPRegressor, loss="poisson", solver="lbfgs", max_iter=3)
+        model.fit(X[:20], np.abs(X[:20, 0]))
+        wanted = model.predict(X)
+    np.testing.assert_allclose(model.to_keras().predict(X, verbose=0)[:, 0], wanted, rtol=1e-4)
 
 
 def test_other_files_are_refused(tmp_path):

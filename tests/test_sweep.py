@@ -476,6 +476,43 @@ def test_functions_may_hold_modules(path):
         search(scoring=scoring_with(np, 1.0), results=path)
 
 
+_HELD = """
+import sys
+import numpy as np
+from fastdl import EarlyStopping
+from fastdl._sweep import _digest
+
+class Slots:
+    __slots__ = "power"
+    def __init__(self):
+        self.power = 2
+
+values = {"accuracy", "loss", "score", 1, 2.5}
+scoring = lambda *_, generator=np.random.default_rng(0), marker=object(): "a" in {"a", "b", "c"}
+print(_digest([values, scoring, Slots(), EarlyStopping("loss")]))
+"""
+
+
+def test_what_a_search_is_does_not_depend_on_the_process():
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", _HELD],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+def test_a_used_early_stopping_is_the_same(path):
+    stopping = EarlyStopping("loss", patience=1)
+    first = search(early_stopping=stopping, results=path)
+    stopping.wait, stopping.best = 3, 0.1
+    assert content(search(early_stopping=stopping, results=path)) == content(first)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

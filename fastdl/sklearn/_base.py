@@ -19,6 +19,7 @@ from sklearn.utils.validation import (
 )
 
 from .. import _engine, activations, backends, checks, optimizers
+from .._optional import optional_import
 from ..network import MLP, Training
 from . import _files
 from ._training import Progress, Validation, descend
@@ -132,8 +133,12 @@ class NetworkEstimator(BaseEstimator, ABC):
         return None
 
     @abstractmethod
+    def _scored(self, network):
+        """The activation of the outputs that `_scorer`'s function takes."""
+
+    @abstractmethod
     def _scorer(self, values, weight):
-        """A function of outputs, before the last activation: their score on these targets."""
+        """A function of outputs, as `_scored` says: their score on these targets."""
 
     @abstractmethod
     def _penalties(self, weight):
@@ -207,7 +212,13 @@ class NetworkEstimator(BaseEstimator, ABC):
             interrupted, trouble = False, self._descend(network, data, target)
         else:
             if held is not None:
-                held = Validation(network, held.X, self._scorer(held.values, held.weight))
+                score = self._scorer(held.values, held.weight)
+                held = Validation(network, held.X, score, self._scored(network))
+                if known and not incremental and self.early_stopping:
+                    # It may have other rows than the last fit, to which older scores do not belong.
+                    score = held.score()
+                    self.best_validation_score_ = -math.inf if math.isnan(score) else score
+                    self._waited = 0
             batch = self._rows_of_a_step(len(data.inputs))
             network._network.penalise(*self._penalties(weight * batch / len(data.inputs)))
             interrupted, trouble = self._train(
@@ -231,13 +242,13 @@ class NetworkEstimator(BaseEstimator, ABC):
             for name, value in target.noted.items():
                 setattr(self, name, value)
             self.n_layers_ = len(network.sizes)
-            last = network.activations[-1].name
-            self.out_activation_ = _OUTPUT_ACTIVATIONS.get(last, last)
             self.t_ = 0
             self.loss_curve_ = []
             self.validation_scores_ = self.best_validation_score_ = self.best_loss_ = None
             self._waited = 0
             self._best_parameters = None
+        last = network.activations[-1].name
+        self.out_activation_ = _OUTPUT_ACTIVATIONS.get(last, last)
         if scored and self.best_validation_score_ is None:
             self.validation_scores_, self.best_validation_score_ = [], -math.inf
         if not (self.early_stopping and optimizer is not None) and self.best_loss_ is None:
@@ -447,7 +458,7 @@ class NetworkEstimator(BaseEstimator, ABC):
 
     @with_threads
     def _outputs(self, X, link):
-        """What the activation called `link` makes of the outputs for rows X."""
+        """What the activation `link`, or of that name, makes of the outputs for rows X."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, **_row_options(self.network_.dtype))
         return self.network_._predict(X, activations.get(link).code, None)
@@ -469,7 +480,8 @@ class NetworkEstimator(BaseEstimator, ABC):
         sklearn.exceptions.NotFittedError
             If it is not fitted.
         TypeError
-            If a parameter is neither a number, a string, an array nor of fastdl.
+            If a parameter is neither a number, a string, an array nor of fastdl, or the estimator
+            is of a class of your own.
         OSError
             If the file can't be written; `path` is as before then.
 
@@ -511,7 +523,11 @@ class NetworkEstimator(BaseEstimator, ABC):
         check_is_fitted(self)
         from ..keras import to_keras
 
-        return to_keras(self.network_, name)
+        model = to_keras(self.network_, name)
+        if self.out_activation_ == "exp":
+            keras = optional_import("keras", extra="keras")
+            model.add(keras.layers.Activation("exponential"))
+        return model
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

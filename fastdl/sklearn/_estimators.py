@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target, unique_labels
 from sklearn.utils.validation import check_is_fitted
 
-from .. import checks, losses, optimizers
+from .. import activations, checks, losses, optimizers
 from ..schedules import InverseTimeDecay
 from . import _files
 from ._base import NetworkEstimator, Target, keep, with_threads
@@ -212,6 +212,9 @@ class _Classifier(ClassifierMixin, NetworkEstimator):
                 "_sparse_labels": labels_sparse,
             },
         )
+
+    def _scored(self, network):
+        return activations.get("linear")
 
     def _scorer(self, values, weight):
         if self._multilabel:
@@ -537,7 +540,8 @@ class MLPRegressor(RegressorMixin, _Perceptron):
         ndarray (n,) or (n, outputs)
             float32 if both X and the network are, float64 otherwise.
         """
-        outputs = self._outputs(X, "linear")
+        check_is_fitted(self)
+        outputs = self._outputs(X, self._scored(self.network_))
         if getattr(X, "dtype", None) != np.float32:
             outputs = outputs.astype(np.float64, copy=False)
         if self.out_activation_ == "exp":
@@ -568,6 +572,9 @@ class MLPRegressor(RegressorMixin, _Perceptron):
         super()._start(known, *arguments)
         if self.loss == "poisson":
             self.out_activation_ = "exp"
+
+    def _scored(self, network):
+        return network.activations[-1]
 
     def _scorer(self, values, weight):
         values = values.astype(np.float64)

@@ -22,6 +22,8 @@ _APART = ("network_", "_best_parameters", "_asked")
 def save(estimator, path):
     """Write a fitted estimator; `validation_data` stays behind."""
     path = checks.path("path", path)
+    if type(estimator).__module__.split(".")[0] != __name__.split(".")[0]:
+        raise TypeError(f"{type(estimator).__name__}: only fastdl's own estimators can be saved")
     parameters = estimator.get_params(deep=False) | {"validation_data": None}
     attributes = {
         name: value
@@ -85,6 +87,8 @@ def _encoded(name, value):
         return {"dict": pairs}
     if isinstance(value, Declarative):
         return {"declarative": _declared(name, value)}
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
     if isinstance(value, np.generic) and value.dtype.kind in "biufU":
         return _encoded(name, value.item())
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufUO":

@@ -7,7 +7,6 @@ from scipy.optimize import minimize
 
 from .. import _engine
 from ..callbacks import Callback
-from ..reference import LINEAR
 
 # Learning rates that are as low as this are not lowered any more.
 _LOWEST_RATE = 1e-6
@@ -21,17 +20,19 @@ class Validation:
     network : MLP
     X : ndarray or sparse matrix
     score : callable
-        Of the network's outputs before the last activation, (n, units): the score.
+        Of what the activation `link` makes of the network's outputs, (n, units): the score.
+    link : Activation
     """
 
-    def __init__(self, network, X, score):
+    def __init__(self, network, X, score, link):
         self._network = network._network
         self._inputs = network._finite("validation_data", network._inputs("X", X), fastest=True)
         self._outputs = np.empty((len(self._inputs), network.sizes[-1]), network.dtype)
         self._score = score
+        self._code = link.code
 
     def score(self):
-        _engine.predict(self._network, self._inputs, LINEAR, self._outputs)
+        _engine.predict(self._network, self._inputs, self._code, self._outputs)
         return float(self._score(self._outputs))
 
 
