@@ -1279,11 +1279,11 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
  * and each row's sum of the gradients of the outputs times `weights`, which is `back` if last, or goes on. */
 INLINE void FN(narrow_inputs)(int outputs, ptrdiff_t rows, const REAL *gradients, ptrdiff_t gradient_stride,
                               const FN(vector) *weights, const REAL *inputs, ptrdiff_t stride, int count,
-                              REAL *back, ptrdiff_t back_stride, int first, FN(vector) *sums) {
+                              REAL *back, int first, FN(vector) *sums) {
     FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
 #pragma GCC unroll 8
     for (int o = 0; o < outputs; o++) sum[o] = (FN(vector)){0}, weight[o] = weights[o];
-    for (ptrdiff_t b = 0; b < rows; b++, gradients += gradient_stride, inputs += stride, back += back_stride) {
+    for (ptrdiff_t b = 0; b < rows; b++, gradients += gradient_stride, inputs += stride, back += stride) {
         const FN(vector) x = FN(load_part)(inputs, count);
         FN(vector) dot = first ? (FN(vector)){0} : FN(load_part)(back, count);
 #pragma GCC unroll 8
@@ -1331,7 +1331,7 @@ static void FN(narrow_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                 const int left = (int)outputs - o < part ? (int)outputs - o : part;
 #define NARROW_INPUTS_(number, count)                                                             \
     FN(narrow_inputs)(number, rows, y->gradients + o, outputs, weights + o, inputs + i, view.stride, count, \
-                      back + i, view.stride, o == 0, sums + o)
+                      back + i, o == 0, sums + o)
 #define NARROW_INPUTS(number)                  \
     if (count == LANES)                        \
         NARROW_INPUTS_(number, LANES);         \
@@ -1814,11 +1814,11 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
             if (!l && !e->p.table)
                 y->values = FN(carve)(&scratch, &used, (e->words * 32 * y->inputs + apart) * real);
         }
+        const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;
         const ptrdiff_t sums = FN(most_waiting)(panels);
         if (sums > e->most_sums) e->most_sums = sums;
         if (panels > e->widest_dense) e->widest_dense = panels;
-        const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         if (y->in_parts && padded > e->widest) e->widest = padded;
     }
     e->part_size = batch * e->widest + (e->p.threads > 1 ? APART : 0);
