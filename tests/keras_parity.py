@@ -65,7 +65,7 @@ ACTIVATIONS = {
 
 def network(pair, output, units, **settings):
     """A chain of three Dense layers, its weights drawn alike in every process."""
-    parts = [layers.Input((FEATURES,))]
+    parts = [layers.Input((FEATURES,), name="rows")]
     for activation in ACTIVATIONS[pair]:
         parts.append(layers.Dense(8, **settings))
         parts.append(activation() if callable(activation) else layers.Activation(activation))

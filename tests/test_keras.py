@@ -250,14 +250,14 @@ MODELS = {
     r"first \(Flatten\): data_format is channels_first": lambda: chain(
         layers.Flatten("channels_first", name="first"), layers.Dense(1), features=(2, 2)
     ),
-    r"cap \(ReLU\): ReLU is not supported": lambda: chain(
+    r"cap \(ReLU\): has a max_value or a threshold": lambda: chain(
         layers.Dense(3), layers.ReLU(max_value=6, name="cap")
     ),
     r"mish \(Dense\): mish is not supported": lambda: chain(layers.Dense(3, "mish", name="mish")),
     "dtype: bfloat16, float32 is not": lambda: chain(layers.Dense(3, dtype="mixed_bfloat16")),
     "not one input and one output": two_inputs,
     "is not fed by the layer before it alone": branches,
-    "its layers are not a chain": shared,
+    "stands at two places": shared,
     "there is no Dense layer": lambda: chain(layers.Flatten()),
     "is not built yet": lambda: keras.Sequential([layers.Dense(3)]),
 }

@@ -3,6 +3,7 @@
 Keras's TensorFlow backend is the oracle in this process; others have processes of their own.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -238,6 +239,44 @@ def test_weighted_metrics_are_keras_own():
     assert parity.hand_over(make, sample_weight=WEIGHTS) <= TOLERANCE
 
 
+class EachBatch(callbacks.Callback):
+    def __init__(self, hook):
+        super().__init__()
+        setattr(self, hook, lambda batch, logs=None: None)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_test_batch_end"])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"class_weight": {0: 2.0, 1: 0.5, 2: 1.0}, "validation_data": (X[:21], ONE_HOT[:21])},
+        {"validation_data": (X[:21], ONE_HOT[:21], WEIGHTS[:21])},
+    ],
+    ids=["training", "validation"],
+)
+def test_weights_of_training_or_validation_alone(weights, hook):
+    found = []
+    for model in (classifier(metrics=()), accelerate(classifier(metrics=()))):
+        model.compile(
+            "adam",
+            "categorical_crossentropy",
+            weighted_metrics=["accuracy"],
+            jit_compile=parity.JIT,
+        )
+        history = model.fit(
+            X,
+            ONE_HOT,
+            batch_size=16,
+            epochs=3,
+            shuffle=False,
+            callbacks=[EachBatch(hook)],
+            verbose=0,
+            **weights,
+        )
+        found.append(list(history.history.values()))
+    assert parity.error(found[1], found[0]) <= TOLERANCE
+
+
 class Largest(keras.metrics.MeanSquaredError):
     """The mean over batches of the largest prediction."""
 
@@ -368,6 +407,41 @@ def test_new_weights_are_seen_by_the_next_prediction():
         np.testing.assert_allclose(model.predict(X, verbose=0), theirs, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "bool", "float16"])
+def test_inputs_are_cast_as_by_keras(dtype):
+    model = compiled(layers.Dense(3), input_dtype=dtype)
+    rows = np.array([[0.0, 0.3, 1.7, 2.5, 3.9999], [1e-9, 250.2, 3.0, 4.1, 1.0]])
+    ours, theirs = in_both(model, lambda model: model.predict(rows, verbose=0))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("key", ["rows", "features"])
+def test_inputs_are_found_in_a_dict_by_name(key):
+    start = keras.Input((parity.FEATURES,), name="rows")
+    model = keras.Model(start if key == "rows" else {key: start}, layers.Dense(3)(start))
+    model.compile("sgd", "mse", jit_compile=parity.JIT)
+    data = {"id": np.arange(50), key: X}
+    ours, theirs = in_both(model, lambda model: model.predict(data, verbose=0))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=rf"x: '{key}', the model's input, is not among"):
+        accelerate(model).predict({"id": X}, verbose=0)
+
+
+def test_several_arrays_are_not_one():
+    with pytest.raises(ValueError, match="x: 2 arrays, where the model has one"):
+        accelerate(classifier()).predict([X, X], verbose=0)
+
+
+def test_layers_may_be_part_of_other_models():
+    shared, start = layers.Dense(4, "relu"), keras.Input((parity.FEATURES,))
+    keras.Model(start, layers.Dense(2)(shared(start)))
+    other = keras.Input((parity.FEATURES,))
+    model = keras.Model(other, layers.Dense(3)(shared(other)))
+    model.compile("sgd", "mse", jit_compile=parity.JIT)
+    ours, theirs = in_both(model, lambda model: model.predict(X, verbose=0))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_no_rows_have_no_predictions():
     assert accelerate(classifier()).predict(X[:0], verbose=0).shape == (0, parity.CLASSES)
 
@@ -452,7 +526,7 @@ def tf_data():
         (endless, {"steps_per_epoch": 5}),
         (Sequence, {}),
         (lambda: X, {"y": ONE_HOT, "steps_per_epoch": 5, "batch_size": parity.BATCH}),
-        (lambda: {"input": X}, {"y": [ONE_HOT], "batch_size": parity.BATCH}),
+        (lambda: {"rows": X}, {"y": [ONE_HOT], "batch_size": parity.BATCH}),
     ],
 )
 def test_batches_from_anywhere_give_the_steps_of_arrays(data, settings):
@@ -718,6 +792,46 @@ def test_callbacks_are_called_as_by_keras(tmp_path):
     assert any((our_folder / "board").rglob("*tfevents*"))
 
 
+class Results(callbacks.Callback):
+    """What the model's metrics hold at each call."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+        for kind, when in itertools.product(("epoch", "train_batch", "test_batch"), BOTH_ENDS):
+            setattr(self, f"on_{kind}_{when}", lambda number, logs=None: self.note())
+        for kind in ("train", "test"):
+            setattr(self, f"on_{kind}_begin", lambda logs=None: self.note())
+
+    def note(self):
+        self.seen.append([float(each) for each in self.model.get_metrics_result().values()])
+
+
+BOTH_ENDS = "begin", "end"
+
+
+@pytest.mark.parametrize("metrics", [["accuracy"], ["accuracy", "mse"]])
+@pytest.mark.parametrize("data", [(X, ONE_HOT), None], ids=["arrays", "batches"])
+def test_callbacks_find_the_results_so_far(metrics, data):
+    seen = []
+    for model in (classifier(metrics=metrics), accelerate(classifier(metrics=metrics))):
+        results = Results()
+        model.fit(X, ONE_HOT, shuffle=False, verbose=0)  # builds the metrics
+        model.fit(
+            *(data or [Sequence()]),
+            batch_size=20 if data else None,
+            epochs=2,
+            shuffle=False,
+            validation_data=(X[:30], ONE_HOT[:30]),
+            validation_batch_size=15,
+            callbacks=[results],
+            verbose=0,
+        )
+        seen.append(results.seen)
+    assert len(seen[0]) == len(seen[1]) > 20
+    np.testing.assert_allclose(*seen[::-1], rtol=1e-5, atol=1e-7)
+
+
 def values_of(optimizer):
     return [variable.numpy() for variable in optimizer.variables]
 
@@ -886,6 +1000,41 @@ def test_a_fit_that_fails_leaves_the_state_of_a_step(where, error):
     assert parity.error(values_of(model.optimizer), values_of(expected.optimizer)) <= TOLERANCE
 
 
+class FailsInThirdCall(keras.constraints.Constraint):
+    calls = 0
+
+    def __call__(self, weights):
+        self.calls += 1
+        if self.calls == 3:
+            raise RuntimeError("third call")
+        return weights
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "nadam"])
+def test_a_constraint_that_fails_leaves_the_state_of_a_step(optimizer):
+    models = [
+        parity.drawn(
+            compiled(
+                layers.Dense(4, "tanh", bias_constraint="non_neg"),
+                layers.Dense(3, kernel_constraint=constraint),
+                optimizer=optimizer,
+            )
+        )
+        for constraint in (None, FailsInThirdCall())
+    ]
+    batches = [(X[i : i + 10], NUMBERS[i : i + 10]) for i in range(0, 50, 10)]
+    for batch in batches[:2]:
+        accelerate(models[0]).train_on_batch(*batch)
+    with pytest.raises(RuntimeError, match="third call"):
+        accelerate(models[1]).fit(X, NUMBERS, batch_size=10, shuffle=False, verbose=0)
+    assert int(models[1].optimizer.iterations) == 2
+    assert_same_weights(*models)
+    assert parity.error(values_of(models[1].optimizer), values_of(models[0].optimizer)) == 0
+    for model in models:  # and goes on from there
+        model.train_on_batch(*batches[2])
+    assert_same_weights(*models)
+
+
 def test_ctrl_c_leaves_the_state_of_a_step(ctrl_c_in_third_call):
     model = accelerate(classifier(), seed=0)
     with pytest.raises(KeyboardInterrupt):
@@ -925,8 +1074,8 @@ def named_output():
     return model
 
 
-def compiled(*parts, features=(parity.FEATURES,), **settings):
-    model = keras.Sequential([layers.Input(features), *parts])
+def compiled(*parts, features=(parity.FEATURES,), input_dtype=None, **settings):
+    model = keras.Sequential([layers.Input(features, dtype=input_dtype), *parts])
     model.compile(**{"optimizer": "sgd", "loss": "mse", "jit_compile": parity.JIT} | settings)
     return model
 
@@ -936,8 +1085,32 @@ class OwnStep(keras.Sequential):
         return super().train_step(data)
 
 
-def own_step():
-    model = OwnStep([layers.Input((parity.FEATURES,)), layers.Dense(1)], name="mine")
+class OwnFit(keras.Sequential):
+    def fit(self, *arguments, **settings):
+        return super().fit(*arguments, **settings)
+
+
+def own(kind):
+    model = kind([layers.Input((parity.FEATURES,)), layers.Dense(1)], name="mine")
+    model.compile("sgd", "mse")
+    return model
+
+
+def own_step_of_the_object():
+    model = compiled(layers.Dense(1))
+    model.train_step = lambda data: {}
+    return model
+
+
+def own_metric():
+    model = compiled(layers.Dense(1))
+    model.seen = keras.metrics.Mean(name="seen")
+    return model
+
+
+def layer_used_twice():
+    start, layer = keras.Input((4,)), layers.Dense(4, name="twice")
+    model = keras.Model(start, layer(layer(start)))
     model.compile("sgd", "mse")
     return model
 
@@ -956,7 +1129,30 @@ def distributed():
 
 
 UNSUPPORTED = {
-    r"mine \(OwnStep\): has a train_step of its own": own_step,
+    r"mine \(OwnStep\): has a train_step of its own": lambda: own(OwnStep),
+    r"mine \(OwnFit\): has a fit of its own": lambda: own(OwnFit),
+    r"\(Sequential\): has a train_step of its own": own_step_of_the_object,
+    "metrics: seen was not given to compile": own_metric,
+    r"twice \(Dense\): stands at two places": layer_used_twice,
+    r"slope \(ELU\): alpha: -0.5 is not a finite number >= 0": lambda: compiled(
+        layers.Dense(1), layers.ELU(alpha=-0.5, name="slope")
+    ),
+    r"act \(ReLU\): has a max_value or a threshold": lambda: compiled(
+        layers.Dense(1), layers.ReLU(6, name="act")
+    ),
+    r"act \(Softmax\): axis is 0": lambda: compiled(
+        layers.Dense(1), layers.Softmax(axis=0, name="act")
+    ),
+    "loss: delta: 0.0 is not a finite number > 0": lambda: compiled(
+        layers.Dense(1), loss=keras.losses.Huber(0.0)
+    ),
+    "loss: label_smoothing: -0.1 is not": lambda: compiled(
+        layers.Dense(3, "softmax"),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=-0.1),
+    ),
+    "loss: dtype float16 is not": lambda: compiled(
+        layers.Dense(1), loss=keras.losses.MeanSquaredError(dtype="float16")
+    ),
     r"conv \(Conv2D\): stands before the first Dense": lambda: compiled(
         layers.Conv2D(2, 3, name="conv"), layers.Flatten(), layers.Dense(1), features=(8, 8, 1)
     ),
@@ -1054,8 +1250,10 @@ def test_a_model_that_is_compiled_anew_is_read_anew():
 
     model = accelerate(classifier(), fallback=True)
     model.compile("adadelta", loss="categorical_crossentropy")
-    with pytest.warns(UserWarning, match="Adadelta is not supported; left to Keras"):
-        assert model.fit(X, ONE_HOT, verbose=0).epoch == [0]
+    settings = {"validation_data": (X, ONE_HOT), "epochs": 2, "verbose": 0}
+    with pytest.warns(UserWarning, match="Adadelta is not supported; left to Keras") as warned:
+        assert model.fit(X, ONE_HOT, **settings).epoch == [0, 1]
+    assert len(warned) == 1
 
 
 def changeable():
@@ -1091,6 +1289,10 @@ CHANGES = {
     "constraint": lambda model: setattr(
         model.layers[0].bias, "constraint", keras.constraints.NonNeg()
     ),
+    "constraint of two axes": lambda model: setattr(
+        model.layers[0].kernel, "constraint", keras.constraints.MaxNorm(0.5, axis=[0, 1])
+    ),
+    "frozen": lambda model: setattr(model.layers[0].kernel, "trainable", False),
 }
 
 
@@ -1103,6 +1305,24 @@ def test_changes_without_another_compile_are_seen(name):
         CHANGES[name](model)
         model.fit(X, NUMBERS, epochs=2, shuffle=False, verbose=0)
     assert parity.error(models[1].get_weights(), models[0].get_weights()) <= TOLERANCE
+
+
+def test_weights_that_are_trained_again():
+    models = changeable(), changeable()
+    for model in models:
+        model.layers[0].kernel.trainable = False
+    accelerate(models[1])
+    for model in models:
+        model.layers[0].kernel.trainable = True
+        model.fit(X, NUMBERS, epochs=2, shuffle=False, verbose=0)
+    assert parity.error(models[1].get_weights(), models[0].get_weights()) <= TOLERANCE
+
+
+def test_a_step_of_the_objects_own_is_seen():
+    model = accelerate(classifier())
+    model.train_step = lambda data: {}
+    with pytest.raises(UnsupportedModelError, match="has a train_step of its own"):
+        model.fit(X, ONE_HOT, verbose=0)
 
 
 @pytest.mark.parametrize("name", ["layers", "activation"])

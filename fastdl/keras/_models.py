@@ -93,7 +93,7 @@ def from_keras(model, *, loss=None, seed=None):
         if reduction not in MEAN:
             raise UnsupportedModelError(f"loss: reduction {reduction!r} is not supported")
     network = MLP(
-        [dense[0].input.shape[1], *(layer.units for layer in dense)],
+        [dense[0].kernel.shape[0], *(layer.units for layer in dense)],
         activation=functions[:-1],
         output_activation=functions[-1],
         dropout=rates[:-1],
@@ -169,7 +169,7 @@ def _activation_layer(keras, function, dtype, name):
 def read_layers(keras, model):
     """The `Chain` that a model is, or an error that names what can't be part of one."""
     before, dense, functions, rates = [], [], [], []
-    chain = _chain(keras, model)
+    chain = _chain(model)
     for layer in chain:
         kind = type(layer)
         if kind is keras.layers.Dense:
@@ -211,23 +211,34 @@ def read_dtype(layers):
     return dtypes.pop()
 
 
-def _chain(keras, model):
+def _chain(model):
     """The layers between a model's one input and its one output, each fed by the one before."""
     if not model.built or not getattr(model, "inputs", None):
         raise UnsupportedModelError(f"{model.name}: the model is not built yet: give it an Input")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UnsupportedModelError(f"{model.name}: not one input and one output")
-    layers = [layer for layer in model.layers if type(layer) is not keras.layers.InputLayer]
-    if isinstance(model, keras.Sequential):
-        return layers
-    tensor = model.inputs[0]
-    for layer in layers:
-        if layer.input is not tensor:
+    # A layer may have been called by other models too: `layer.input` is that of its first call.
+    (source,), (tensor,) = model.inputs, model.outputs
+    layers = []
+    while tensor is not source:
+        layer, call, _ = tensor._keras_history
+        inputs = layer._inbound_nodes[call].input_tensors
+        if len(inputs) != 1:
             raise unsupported(layer, "is not fed by the layer before it alone")
-        tensor = layer.output
-    if tensor is not model.outputs[0]:
-        raise UnsupportedModelError(f"{model.name}: its layers are not a chain")
+        if layer in layers:
+            raise unsupported(layer, "stands at two places")
+        (tensor,) = inputs
+        if type(layer).__name__ == "Dense" and len(tensor.shape) != 2:
+            raise unsupported(layer, f"takes inputs {tensor.shape}, not rows of features")
+        layers.insert(0, layer)
     return layers
+
+
+def read_input(model):
+    """What a model's one input is called in a dict of data, and the dtype Keras casts it to."""
+    (tensor,) = model.inputs
+    struct = getattr(model, "_functional", model)._inputs_struct
+    return next(iter(struct)) if isinstance(struct, dict) else tensor.name, tensor.dtype
 
 
 def _check_before(keras, layer, before):
@@ -247,8 +258,6 @@ def _check_before(keras, layer, before):
 
 def _check_dense(layer):
     """Refuse a Dense layer that is more than weights and biases."""
-    if len(layer.input.shape) != 2:
-        raise unsupported(layer, f"takes inputs {layer.input.shape}, not rows of features")
     for setting in ("lora_enabled", "quantization_mode"):
         if getattr(layer, setting, None):
             raise unsupported(layer, f"{setting} is {getattr(layer, setting)!r}")
@@ -275,14 +284,21 @@ def _function(keras, layer, function):
     kind = type(function)
     if kind is keras.layers.Activation:
         return _function(keras, layer, function.activation)
-    if kind is keras.layers.ReLU and function.max_value is None and function.threshold == 0:
-        slope = float(function.negative_slope)
-        return activations.LeakyReLU(slope) if slope else activations.get("relu")
-    if kind is keras.layers.LeakyReLU:
-        return activations.LeakyReLU(float(function.negative_slope))
-    if kind is keras.layers.ELU:
-        return activations.ELU(float(function.alpha))
-    if kind is keras.layers.Softmax and function.axis == -1:
+    if kind is keras.layers.ReLU and (function.max_value is not None or function.threshold != 0):
+        raise unsupported(layer, "has a max_value or a threshold")
+    try:
+        if kind is keras.layers.ReLU:
+            slope = float(function.negative_slope)
+            return activations.LeakyReLU(slope) if slope else activations.get("relu")
+        if kind is keras.layers.LeakyReLU:
+            return activations.LeakyReLU(float(function.negative_slope))
+        if kind is keras.layers.ELU:
+            return activations.ELU(float(function.alpha))
+    except ValueError as error:  # a slope below 0, which Keras takes
+        raise unsupported(layer, str(error)) from error
+    if kind is keras.layers.Softmax:
+        if function.axis != -1:
+            raise unsupported(layer, f"axis is {function.axis}")
         return activations.get("softmax")
     for name in ACTIVATIONS:
         if function is getattr(keras.activations, name):
@@ -344,8 +360,11 @@ def read_loss(keras, model, units, output):
         raise UnsupportedModelError(
             f"loss: from_logits is {from_logits}, but the last activation is {output.name}"
         )
-    result = _LOSSES[name](**settings)
+    dtype = getattr(loss, "dtype", "float32")
+    if dtype not in ("float32", "float64"):
+        raise UnsupportedModelError(f"loss: dtype {dtype} is not float32 or float64")
     try:
+        result = _LOSSES[name](**settings)
         result.check_outputs(units, output)
     except ValueError as error:
         raise UnsupportedModelError(f"loss: {error}") from error

@@ -222,6 +222,7 @@ class State(_engine.OptimizerState):
     first steps. The engine works it out in double precision, so it is given other learning rates.
     """
 
+    product = None  # of Nadam's momenta
     _ahead = 0, None, ()  # rates worked out, from which step on, and of which optimizer
 
     def rates(self, most):

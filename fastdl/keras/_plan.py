@@ -15,19 +15,36 @@ from ._models import (
     is_sparse,
     penalties,
     read_dtype,
+    read_input,
     read_layers,
     read_loss,
 )
 from ._optimizers import ArrayRule, State, read_optimizer, read_rate
 
-# What a subclass may not define in a way of its own.
+# What neither a subclass nor the model itself may define in a way of its own.
 _OWN = (
+    "__call__",
     "call",
     "compute_loss",
+    "compute_loss_and_updates",
     "compute_metrics",
     "compute_own_metrics",
+    "evaluate",
+    "fit",
+    "get_metrics_result",
+    "losses",
+    "make_predict_function",
+    "make_test_function",
+    "make_train_function",
+    "metrics",
+    "predict",
+    "predict_on_batch",
     "predict_step",
+    "reset_metrics",
+    "stateless_call",
+    "test_on_batch",
     "test_step",
+    "train_on_batch",
     "train_step",
 )
 
@@ -50,6 +67,10 @@ class Plan:
         What goes before the first Dense layer, but for Dropout.
     input_rate : float
         Of that.
+    input_name : str
+        What the inputs are called in a dict.
+    input_dtype : str
+        What Keras casts them to.
     sparse : bool
         Whether the loss takes integer labels.
     reduction : str or None
@@ -65,6 +86,7 @@ class Plan:
         chain = read_layers(keras, model)
         self._layers, self._dense = model.layers, chain.dense
         dense = chain.dense
+        self.input_name, self.input_dtype = read_input(model)
         self.before = [each for each in chain.before if type(each) is not keras.layers.Dropout]
         self.input_rate = sum(float(each.rate) for each in chain.before if each not in self.before)
         self.variables = [
@@ -101,6 +123,12 @@ class Plan:
             )
             if trained and variable.constraint is not None
         ]
+        own = (keras.constraints.NonNeg, keras.constraints.MaxNorm)
+        self.may_fail = any(
+            getattr(variable, "constraint", None) is not None
+            and type(variable.constraint) not in own
+            for variable in self.variables
+        )
         # Variables know no plain `==`: Keras makes it an operation on their values.
         exist = [variable is not None for variable in self.variables]
         reasons = {
@@ -149,6 +177,9 @@ class Plan:
             [getattr(layer, "activation", None) for layer in self._layers],
             [(each, _plain(each)) for each in penalties],
             [getattr(each, "constraint", None) for each in self.variables],
+            [getattr(each, "trainable", None) for each in self.variables],
+            list(map(id, model.metrics)),
+            _redefined(model),
         )
 
     def _read_network(self, keras, chain, loss, seed):
@@ -161,7 +192,7 @@ class Plan:
         alike = [pairs[0], (0.0, 0.0)] * len(dense)
         self._penalties_differ = pairs != alike
         self.network = _engine.Network(
-            (dense[0].input.shape[1], *(layer.units for layer in dense)),
+            (dense[0].kernel.shape[0], *(layer.units for layer in dense)),
             tuple(chain.functions),
             tuple(chain.rates[:-1]),
             loss,
@@ -196,9 +227,23 @@ class Extras:
         return data._replace(inputs=kept)
 
     def update(self, kernels, network, state, workspace, learning_rate, start, outputs):
-        """Note the predictions; take the optimizer's step and keep to the constraints."""
+        """Take the optimizer's step, keep to the constraints and note the predictions.
+
+        A constraint of the user's that fails leaves all as it was before the step.
+        """
+        arrays = [network.parameters, *state.slots.values()] if self._plan.may_fail else []
+        before, product = [array.copy() for array in arrays], state.product
+        try:
+            self._take_step(kernels, network, state, workspace, learning_rate)
+        except BaseException:
+            for array, values in zip(arrays, before, strict=True):
+                array[...] = values
+            state.product = product
+            raise
         if self.recorder:
             self.recorder.record(kernels, network, start, outputs)
+
+    def _take_step(self, kernels, network, state, workspace, learning_rate):
         trained = self._plan.trained
         for gradients, each in zip(workspace.gradient_arrays, trained, strict=True):
             if not each:
@@ -250,8 +295,9 @@ def _check_model(keras, model):
     if not isinstance(model, keras.Model):
         raise TypeError(f"model: {model!r} is not a Keras model")
     base = next(each for each in type(model).__mro__ if each.__module__.startswith("keras."))
+    redefined = _redefined(model)
     for name in _OWN:
-        if getattr(type(model), name, None) is not getattr(base, name, None):
+        if name in redefined or getattr(type(model), name, None) is not getattr(base, name, None):
             raise UnsupportedModelError(
                 f"{model.name} ({type(model).__name__}): has a {name} of its own"
             )
@@ -259,6 +305,13 @@ def _check_model(keras, model):
         raise UnsupportedModelError(f"{model.name}: the model is not compiled")
     if model.optimizer is None or model.loss is None:
         raise UnsupportedModelError(f"{model.name}: compiled without an optimizer or a loss")
+    compiled = [model._loss_tracker, model._compile_metrics, *model._compile_loss.metrics]
+    for metric in model.metrics:
+        if not any(metric is each for each in compiled):
+            raise UnsupportedModelError(
+                f"metrics: {metric.name} was not given to compile, but is part of {model.name} "
+                "or of a layer"
+            )
     if getattr(model, "_distribute_strategy", None) is not None:
         raise UnsupportedModelError(f"{model.name}: made under a strategy of tf.distribute")
     outputs = getattr(model, "_outputs_struct", None)
@@ -268,6 +321,16 @@ def _check_model(keras, model):
         raise UnsupportedModelError(f"{model.name}: its outputs are a dict")
     if model._compile_loss._user_loss_weights is not None:
         raise UnsupportedModelError("loss_weights: not supported")
+
+
+def _redefined(model):
+    """What of `_OWN` the model itself has, other than what `accelerate` gives it."""
+    own = vars(model)
+    return {
+        name: own[name]
+        for name in _OWN
+        if name in own and not getattr(own[name], "__module__", "").startswith(__package__)
+    }
 
 
 def check_optimizer(model):
@@ -303,6 +366,7 @@ def _constraint(keras, constraint):
 
 
 def _limited(array, limit, axis):
+    axis = tuple(axis) if isinstance(axis, list) else axis
     norms = np.sqrt(np.square(array).sum(axis=axis, keepdims=True))
     return array * (np.clip(norms, 0, limit) / (array.dtype.type(1e-7) + norms))
 
@@ -315,8 +379,8 @@ class Link:
     state : OptimizerState
     stale : set
         What of "weights" and "state" the model does not know yet.
-    results : tuple or None
-        `Metrics` and totals that its metrics do not know yet.
+    results : callable or None
+        What gives its metrics the results that they do not know yet.
     """
 
     def __init__(self, model, plan):
@@ -401,10 +465,9 @@ class Link:
 
     def write_results(self):
         """Give the model's metrics what was last counted."""
-        if self.results:
-            metrics, totals = self.results
-            metrics.publish(totals, self)
-            self.results = None
+        write, self.results = self.results, None
+        if write:
+            write()
 
     def write(self):
         """Give the model all of it."""

@@ -203,7 +203,11 @@ def _supported(method):
     def run(self, *arguments, **settings):
         if self._ready(name):
             return method(self, *arguments, **settings)
-        return getattr(type(self._model), method.__name__)(self._model, *arguments, **settings)
+        outer, self._left_to_keras = self._left_to_keras, True
+        try:
+            return getattr(type(self._model), name)(self._model, *arguments, **settings)
+        finally:
+            self._left_to_keras = outer
 
     return run
 
@@ -230,7 +234,7 @@ class Accelerated:
         self._link = Link(model, self._plan)
         self._workspace = _engine.Workspace(self._plan.network)
         self._known_metrics = {}
-        self._fitting = False
+        self._fitting = self._left_to_keras = False
         # Older versions of Keras know no limits for debugging.
         config = self._keras.config
         self._most_epochs = getattr(config, "max_epochs", lambda: None)
@@ -251,7 +255,8 @@ class Accelerated:
         except UnsupportedModelError as error:
             if not self._fallback:
                 raise
-            _warn(error)
+            if not self._left_to_keras:  # as `fit`, which calls `evaluate`
+                _warn(error)
             return False
         if known:
             return True
@@ -320,6 +325,7 @@ class Accelerated:
             hooks("on_train_begin")
             logs = None
             for epoch in range(getattr(model, "_initial_epoch", None) or initial_epoch, epochs):
+                link.results = model.reset_metrics
                 hooks("on_epoch_begin", epoch)
                 logs = source.train(hooks)
                 if validation is not None and model._should_eval(epoch, validation_freq):
@@ -495,10 +501,21 @@ class Accelerated:
     def _inputs(self, x):
         """Inputs as rows of the network's dtype, after the layers before the first Dense."""
         network, shape = self._plan.network, tuple(self._model.inputs[0].shape[1:])
-        if _sparse.is_sparse(x) and not self._plan.before:
+        wide = self._plan.input_dtype in ("float32", "float64")
+        x = self._named(x)
+        if _sparse.is_sparse(x) and (self._plan.before or not wide):
+            x = x.toarray()
+        if _sparse.is_sparse(x):
             rows = _sparse.as_rows("x", x, network.sizes[0], network.parameters.dtype)
             return rows.toarray() if rows.density > _engine.SPARSE_DENSITY else rows
         inputs = self._array("x", x)
+        if wide:
+            inputs = inputs.astype(self._plan.input_dtype, copy=False)
+        else:
+            # As each backend does it.
+            ops = self._keras.ops
+            tensor = ops.convert_to_tensor(inputs, self._plan.input_dtype)
+            inputs = ops.convert_to_numpy(tensor)
         if inputs.shape[1:] != shape:
             if shape == (*inputs.shape[1:], 1):
                 inputs = inputs[..., np.newaxis]
@@ -520,12 +537,23 @@ class Accelerated:
             inputs = np.concatenate(parts) if parts else inputs
         return np.ascontiguousarray(inputs.reshape(len(inputs), network.sizes[0]), dtype)
 
+    def _named(self, x):
+        """Inputs out of a dict, which may hold others."""
+        if not isinstance(x, dict):
+            return x
+        name = self._plan.input_name
+        if name not in x:
+            raise ValueError(f"x: {name!r}, the model's input, is not among the keys {list(x)}")
+        return x[name]
+
     def _array(self, name, value):
         """An argument as one array, floating-point numbers rounded as Keras rounds them."""
         if isinstance(value, dict):
             value = list(value.values())
         if isinstance(value, (list, tuple)) and len(value) == 1:
             (value,) = value
+        if isinstance(value, (list, tuple)) and any(getattr(each, "ndim", 0) for each in value):
+            raise ValueError(f"{name}: {len(value)} arrays, where the model has one")
         if value is None:
             raise ValueError(f"{name}: missing")
         if not isinstance(value, np.ndarray) and self._keras.ops.is_tensor(value):
@@ -735,11 +763,17 @@ class Source:
         self._network.extras = self._owner._plan.extras(recorder)
         return recorder
 
+    def _logs(self, metrics, totals, recorder):
+        """The means so far, which the model's metrics are to hold for those who look."""
+        self._link.results = functools.partial(metrics.publish, totals, self._link)
+        return metrics.logs(totals, recorder)
+
     def score(self, hooks):
         """Evaluate the model on all rows; returns the logs."""
         totals, metrics, recorder, logs, end = np.zeros(3), None, None, {}, 0
         self._model.stop_evaluating = False
         hooks("on_test_begin")
+        self._link.results = self._model.reset_metrics
         for begin, end, batch in self._parts(hooks.follow("test")):
             if hooks.follow("test"):
                 hooks("on_test_batch_begin", begin)
@@ -752,15 +786,14 @@ class Source:
                     predictions = self._owner._predict(rows.data.inputs)
                     recorder.keep(rows.targets, predictions, rows.data.sample_weight)
             if hooks.follow("test"):
-                logs = metrics.logs(totals, recorder)
+                logs = self._logs(metrics, totals, recorder)
                 hooks("on_test_batch_end", end, logs)
             elif hooks.late():
                 hooks.bar.on_test_batch_end(end, metrics.logs(totals, recorder))
             if self._model.stop_evaluating:
                 break
         if metrics is not None:
-            logs = metrics.logs(totals, recorder)
-            self._link.results = metrics, totals
+            logs = self._logs(metrics, totals, recorder)
         if hooks.bar and not hooks.follow("test"):
             hooks.bar.on_test_batch_end(end, logs)
         hooks("on_test_end", logs)
@@ -808,11 +841,11 @@ class Arrays(Source):
                     break
             if follow:
                 # A number that is none, if fewer steps are left: so it is in Keras.
-                hooks("on_train_batch_end", first + ahead - 1, metrics.logs(totals[0], recorder))
+                logs = self._logs(metrics, totals[0], recorder)
+                hooks("on_train_batch_end", first + ahead - 1, logs)
             if self._model.stop_training:
                 break
-        logs = metrics.logs(totals[0], recorder)
-        self._link.results = metrics, totals[0]
+        logs = self._logs(metrics, totals[0], recorder)
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(step - 1, logs)
         return logs
@@ -872,14 +905,13 @@ class Batches(Source):
                     recorder.rows = rows, None
                 self._take_steps(rows, None, len(rows.targets), 0, 1, totals)
             if follow:
-                hooks("on_train_batch_end", end, metrics.logs(totals[0], recorder))
+                hooks("on_train_batch_end", end, self._logs(metrics, totals[0], recorder))
             elif hooks.late():
                 hooks.bar.on_train_batch_end(end, metrics.logs(totals[0], recorder))
             if self._model.stop_training:
                 break
         if metrics is not None:
-            logs = metrics.logs(totals[0], recorder)
-            self._link.results = metrics, totals[0]
+            logs = self._logs(metrics, totals[0], recorder)
         if hooks.bar and not follow:
             hooks.bar.on_train_batch_end(end, logs)
         return logs
