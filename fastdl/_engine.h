@@ -131,6 +131,7 @@ typedef struct {
     REAL *shift_sums;      /* (threads, shift_width) */
     ptrdiff_t most_sums;
     REAL *sums;            /* (threads, most_sums) weight gradients */
+    REAL *rooms;           /* (threads, WAITING_GRADIENTS + APART) those that wait, if they are few */
     ptrdiff_t widest_dense; /* outputs in whole panels */
     REAL *panels;          /* (threads, batch, widest_dense) gradients of a layer's outputs */
     double *block_losses;  /* of each ROW_BLOCK rows */
@@ -973,7 +974,6 @@ typedef struct {
     const REAL *shifted; /* what the shifts multiply, or NULL */
     int number;
     FN(range) runs[MOST_RUNS]; /* of inputs */
-    REAL room[WAITING_GRADIENTS + LANES] __attribute__((aligned(64)));
 } FN(waiting);
 
 /* Rows of weight gradients, so many elements wide, that wait for the optimizer: whole tiles that stay
@@ -1200,6 +1200,10 @@ INLINE void FN(add_shifts)(const FN(engine) *e, FN(range) run, const REAL *total
     }
 }
 
+INLINE REAL *FN(room)(const FN(engine) *e, int thread) {
+    return e->rooms + thread * (ptrdiff_t)(WAITING_GRADIENTS + APART);
+}
+
 /* The steps of the weights whose gradients wait. */
 static void FN(use_waiting)(const FN(engine) *e, const FN(rule) *rule, FN(waiting) *w) {
     REAL *sums = w->sums;
@@ -1230,7 +1234,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const REAL *gradients = y->gradients;
     FN(use_waiting)(e, rule, w);
     w->y = y;
-    w->sums = outputs <= WAITING_GRADIENTS ? w->room : e->sums + thread * e->most_sums;
+    w->sums = outputs <= WAITING_GRADIENTS ? FN(room)(e, thread) : e->sums + thread * e->most_sums;
     w->shifted = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
     /* What ReLU and dropout let pass is what is listed. */
     const int direct = l && y[-1].fused;
@@ -1312,7 +1316,7 @@ static void FN(narrow_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
         const ptrdiff_t stop = range.stop - start < most ? range.stop : start + most;
         FN(use_waiting)(e, rule, w);
         w->y = y;
-        w->sums = w->room;
+        w->sums = FN(room)(e, thread);
         w->shifted = NULL;
         w->number = 1;
         w->runs[0] = (FN(range)){start, stop};
@@ -1845,6 +1849,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         e->shift_sums = FN(carve)(&scratch, &used, e->p.threads * e->shift_width * real);
     }
     e->sums = FN(carve)(&scratch, &used, e->p.threads * e->most_sums * real);
+    e->rooms = FN(carve)(&scratch, &used, e->p.threads * (ptrdiff_t)(WAITING_GRADIENTS + APART) * real);
     e->panels = FN(carve)(&scratch, &used, e->p.threads * batch * e->widest_dense * real);
     e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
     e->batch_labels = FN(carve)(&scratch, &used, batch * sizeof(int64_t));

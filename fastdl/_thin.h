@@ -18,7 +18,6 @@
 
 #define THIN_UNITS 16
 #define THIN_BYTES 28672      /* of a block's arrays: a first-level cache of 32 KB, less the sums */
-#define THIN_STACK 65536
 #define THIN_VECTORS 64       /* the most in a block: as many factors of 2 as a float holds, see below */
 #define ROWS_DRAWN 8          /* dropout draws for as many rows together */
 
@@ -750,8 +749,7 @@ static ptrdiff_t FN(train_thin)(plan *p) {
     t.stride = ((most * VECTOR_BYTES + 63) / 64 | 1) * 64 / (ptrdiff_t)sizeof(REAL);
     const ptrdiff_t arrays = FN(thin_lay_out)(&t, NULL), padded = (t.count + LANES - 1) / LANES * LANES;
     const ptrdiff_t bytes = arrays + padded * (VECTOR_BYTES + (ptrdiff_t)sizeof(REAL));
-    char small[THIN_STACK] __attribute__((aligned(64)));
-    char *scratch = bytes <= THIN_STACK ? small : scratch_memory(bytes);
+    char *scratch = scratch_memory(bytes);
     if (!scratch) return -1;
     FN(thin_lay_out)(&t, scratch);
     t.sums = (V *)(scratch + arrays);
@@ -771,14 +769,13 @@ static ptrdiff_t FN(train_thin)(plan *p) {
         done++;
     } while (done < p->steps && seconds() < p->until);
     restore_subnormals(mode);
-    if (scratch != small) give_back(scratch);
+    give_back(scratch);
     return done;
 }
 
 #undef IN_GROUPS
 #undef THIN_UNITS
 #undef THIN_BYTES
-#undef THIN_STACK
 #undef THIN_VECTORS
 #undef THIN_SUMS
 #undef ROWS_DRAWN

@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import random
 import sys
+import threading
 
 import joblib
 import numpy as np
@@ -68,6 +69,22 @@ def test_a_child_forked_while_others_train(digits, wanted, threads):
         others = [pool.submit(digits_digest, *digits) for _ in range(4)]
         assert in_forked_child(digits_digest, *digits) == wanted
         assert {other.result() for other in others} == {wanted}
+
+
+@posix
+@pytest.mark.parametrize("sizes", [(2, 4, 1), (64, 64, 8), (64, 2048, 8)])
+def test_threads_whose_stacks_have_little_memory(sizes):
+    def train():
+        threading.stack_size(1 << 17)
+        net = fastdl.MLP(sizes, output_activation="linear", loss="mse", dtype="float64", seed=0)
+        X = np.ones((300, sizes[0]))
+        settings = {"batch_size": 32, "verbose": 0}
+        thread = threading.Thread(target=net.fit, args=(X, X[:, : sizes[-1]]), kwargs=settings)
+        thread.start()
+        thread.join()
+        return "trained"
+
+    assert in_forked_child(train) == "trained"
 
 
 def test_joblib_processes(digits, wanted):
