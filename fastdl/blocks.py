@@ -58,7 +58,8 @@ class Blocks:
           sparse matrices; or a callable that returns one for each epoch.
     y : array_like, path, sequence of paths, str or sequence of str, optional
         Targets, in memory or in `.npy` files; for Parquet files the column or columns that hold
-        them. Their other columns are features, one of lists of k numbers being k features.
+        them. Their other columns, but for an index of pandas, are features, one of lists of k
+        numbers being k features.
     sample_weight : array_like, path, sequence of paths or str, optional
         In the same way.
     block_rows : int, default 2 MB of float32
@@ -731,14 +732,17 @@ class _Parquet(_Source):
         if y is None:
             raise TypeError("y: name the column of the Parquet files that holds the targets")
         self._parquet = optional_import("pyarrow.parquet", extra="parquet")
+        if not isinstance(sample_weight, str | None):
+            raise TypeError("sample_weight: name the column of the Parquet files that holds it")
         targets = [y] if isinstance(y, str) else list(y)
         weights = [] if sample_weight is None else [sample_weight]
         self._single = isinstance(y, str)
         self._groups = []
-        names = None
+        names, index = None, []
         for file in files:
-            with self._parquet.ParquetFile(file) as opened:
+            with self._open(file) as opened:
                 found = opened.schema_arrow.names
+                index += (opened.schema_arrow.pandas_metadata or {}).get("index_columns", ())
                 metadata = opened.metadata
                 self._groups += [
                     (file, group, metadata.row_group(group).num_rows)
@@ -752,7 +756,9 @@ class _Parquet(_Source):
             for column in columns:
                 if column not in names:
                     raise ValueError(f"{name}: {column!r} is not one of the columns {names}")
-        self._features = [name for name in names if name not in {*targets, *weights}]
+        # An index of pandas that is a range is a dict of its ends.
+        others = {*targets, *weights, *(name for name in index if isinstance(name, str))}
+        self._features = [name for name in names if name not in others]
         self._targets, self._weights = targets, weights
         self._groups = [group for group in self._groups if group[2]]
         self.sizes = [rows for _, _, rows in self._groups]
@@ -786,8 +792,14 @@ class _Parquet(_Source):
 
     def _table(self, block):
         file, group, _ = self._groups[block]
-        with self._parquet.ParquetFile(file) as opened:
+        with self._open(file) as opened:
             return opened.read_row_group(group)
+
+    def _open(self, file):
+        try:
+            return self._parquet.ParquetFile(file)
+        except ValueError as error:  # those of pyarrow name no file
+            raise ValueError(f"X: {file}: {error}") from error
 
 
 def _numbers(name, table, columns):

@@ -244,6 +244,26 @@ def test_parquet(tmp_path):
         net().fit(tmp_path / "all.parquet")
 
 
+def test_the_index_of_a_data_frame_is_no_feature(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame(X, columns=list("abcdef")).assign(label=Y)
+    for name, index in {"none": None, "range": "n", "named": "n", "unnamed": None}.items():
+        rows = frame if name in ("none", "range") else frame.set_index(np.arange(1000) % 7)
+        rows.rename_axis(index).to_parquet(tmp_path / f"{name}.parquet")
+        MLP([6, 3]).fit(tmp_path / f"{name}.parquet", "label", verbose=0)
+    MLP([7, 7]).fit(tmp_path / "named.parquet", "n", verbose=0)
+
+
+def test_parquet_files_that_are_none(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "text.parquet").write_text("text")
+    with pytest.raises(ValueError, match=r"X: .*text\.parquet: Parquet"):
+        Blocks(tmp_path / "text.parquet", "label")
+    with pytest.raises(TypeError, match="sample_weight: name the column"):
+        Blocks(tmp_path / "text.parquet", "label", WEIGHT)
+
+
 def test_parquet_targets_that_are_lists(tmp_path):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
