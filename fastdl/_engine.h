@@ -791,6 +791,9 @@ static void FN(loss_part)(const FN(engine) *e, const int64_t *order, ptrdiff_t f
         case HUBER:
             loss = FN(huber)(targets, outputs, weight, e->p.loss_parameter, gradients, part, o, rows);
             break;
+        case POISSON:
+            loss = FN(poisson)(targets, outputs, weight, gradients, part, o, rows);
+            break;
         }
         e->block_losses[b / ROW_BLOCK] = loss;
         e->block_right[b / ROW_BLOCK] = FN(count_right)(e, outputs, order, first, b, part);

@@ -113,6 +113,12 @@ def huber(
     delta: float,
     gradients: _Floats,
 ) -> float: ...
+def poisson(
+    targets: _Floats,
+    predictions: _Floats,
+    sample_weight: _Floats | None,
+    gradients: _Floats,
+) -> float: ...
 def dropout(
     inputs: _Floats,
     rate: float,

@@ -53,6 +53,7 @@ cdef extern from "_simd.h" nogil:
     #define c_mean_squared_error(wide, ...) BY_PRECISION(wide, mean_squared_error, __VA_ARGS__)
     #define c_mean_absolute_error(wide, ...) BY_PRECISION(wide, mean_absolute_error, __VA_ARGS__)
     #define c_huber(wide, ...) BY_PRECISION(wide, huber, __VA_ARGS__)
+    #define c_poisson(wide, ...) BY_PRECISION(wide, poisson, __VA_ARGS__)
     #define c_dropout(wide, ...) BY_PRECISION(wide, dropout, __VA_ARGS__)
     #define c_update(wide, ...) BY_PRECISION(wide, update, __VA_ARGS__)
     #define c_add_penalty(wide, ...) BY_PRECISION(wide, add_penalty, __VA_ARGS__)
@@ -113,6 +114,10 @@ cdef extern from "_simd.h" nogil:
     double c_huber(
         bint wide, const void* targets, const void* predictions, const void* sample_weight,
         double delta, void* gradients, Py_ssize_t rows, Py_ssize_t columns,
+        Py_ssize_t count)
+    double c_poisson(
+        bint wide, const void* targets, const void* predictions, const void* sample_weight,
+        void* gradients, Py_ssize_t rows, Py_ssize_t columns,
         Py_ssize_t count)
     void c_dropout(
         bint wide, const void* inputs, double rate, uint64_t seed, uint64_t step, uint64_t layer,
@@ -589,6 +594,24 @@ def huber(
     return total
 
 
+def poisson(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    cnp.ndarray gradients not None,
+):
+    if FASTDL_DEBUG:
+        verify_loss(targets, predictions, sample_weight, gradients)
+    cdef bint wide = is_wide(predictions)
+    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
+    cdef double total
+    with nogil:
+        total = c_poisson(
+            wide, data(targets), data(predictions), data(sample_weight),
+            data(gradients), rows, columns, rows)
+    return total
+
+
 # --------------------------------------------------------------------------- random numbers
 
 
@@ -801,6 +824,7 @@ LOSSES = (
     "mean_squared_error",
     "mean_absolute_error",
     "huber",
+    "poisson",
 )
 
 

@@ -230,6 +230,13 @@ static double FN(binary_crossentropy)(const REAL *targets, const REAL *predictio
     }
 }
 
+/* Half the Poisson deviance of a target t >= 0 from e**p; *slope gets its derivative in p. */
+INLINE REAL FN(deviance)(REAL t, REAL p, REAL *slope) {
+    const REAL mean = FN(exp)(p);
+    *slope = mean - t;
+    return mean - t - t * (p - FN(log)(t > 0 ? t : 1));
+}
+
 static double FN(mean_squared_error)(const REAL *targets, const REAL *predictions,
                                      const REAL *sample_weight, REAL *gradients, ptrdiff_t rows,
                                      ptrdiff_t columns, ptrdiff_t count) {
@@ -259,6 +266,11 @@ static double FN(huber)(const REAL *targets, const REAL *predictions, const REAL
         slope = error > delta ? delta : error;
         slope = slope < -delta ? -delta : slope;
     })
+}
+
+static double FN(poisson)(const REAL *targets, const REAL *predictions, const REAL *sample_weight,
+                          REAL *gradients, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t count) {
+    ELEMENTWISE_LOSS(loss = FN(deviance)(t, p, &slope);)
 }
 #undef ELEMENTWISE_LOSS
 

@@ -400,6 +400,16 @@ INLINE void FN(thin_loss)(int n, const FN(thin) *t, const FN(thin_layer) *y, ptr
             }
         }
         score->excess = excess;
+    } else if (p->loss == POISSON) {
+        EACH {
+            const REAL *z = outputs + v * LANES, *target = targets + v * LANES;
+            REAL losses[LANES], slopes[LANES];
+#pragma omp simd
+            for (int lane = 0; lane < LANES; lane++)
+                losses[lane] = FN(deviance)(target[lane], z[lane], &slopes[lane]);
+            memcpy(&loss[v], losses, VECTOR_BYTES);
+            memcpy(&g[v], slopes, VECTOR_BYTES);
+        }
     } else {
         const REAL delta = (REAL)p->loss_parameter, half = (REAL)0.5;
         EACH {

@@ -34,6 +34,7 @@ OPERATIONS = (
     "mean_squared_error",
     "mean_absolute_error",
     "huber",
+    "poisson",
     "dropout",
     "permutation",
     "sgd_update",

@@ -37,6 +37,7 @@ from .jit_kernels import (
     huber,
     mean_absolute_error,
     mean_squared_error,
+    poisson,
     rmsprop_update,
     sgd_update,
     sparse_categorical_crossentropy,
@@ -59,10 +60,11 @@ LOSSES = (
     "mean_squared_error",
     "mean_absolute_error",
     "huber",
+    "poisson",
     "custom_loss",
 )
 UPDATES = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "custom")
-_BINARY, _CATEGORICAL, _SPARSE, _SQUARED, _ABSOLUTE, _HUBER, _CUSTOM_LOSS = range(len(LOSSES))
+_BINARY, _CATEGORICAL, _SPARSE, _SQUARED, _ABSOLUTE, _HUBER, _POISSON, _CUSTOM_LOSS = range(8)
 _SGD, _MOMENTUM, _NESTEROV, _RMSPROP, _ADAM, _CUSTOM_UPDATE = range(len(UPDATES))
 
 # Rows of a batch whose nonzero elements are listed at a time, and the columns that they then meet:
@@ -810,6 +812,8 @@ def _loss(plan, scratch, rows):
         loss = mean_absolute_error(targets, outputs, weights, gradients)
     elif plan.loss == _HUBER:
         loss = huber(targets, outputs, weights, parameter, gradients)
+    elif plan.loss == _POISSON:
+        loss = poisson(targets, outputs, weights, gradients)
     else:
         loss = _call(
             plan.loss_function,

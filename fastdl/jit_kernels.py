@@ -464,6 +464,24 @@ def huber(targets, predictions, sample_weight, delta, gradients):
 
 
 @_compile
+def poisson(targets, predictions, sample_weight, gradients):
+    rows, outputs = predictions.shape
+    one = predictions.dtype.type(1)
+    loss = 0.0
+    for b in range(rows):
+        weight = _row_weight(sample_weight, b) / (rows * outputs)
+        scale = predictions.dtype.type(weight)
+        row_loss = 0.0
+        for o in range(outputs):
+            t, p = targets[b, o], predictions[b, o]
+            mean = math.exp(p)
+            row_loss += mean - t - t * (p - math.log(t if t > 0 else one))
+            gradients[b, o] = (mean - t) * scale
+        loss += row_loss * weight
+    return loss
+
+
+@_compile
 def _row_weight(sample_weight, b):
     return 1.0 if sample_weight is None else float(sample_weight[b])
 

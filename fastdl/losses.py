@@ -2,7 +2,7 @@
 
 Names are Keras's: "binary_crossentropy", "categorical_crossentropy" (also by its name for integer
 labels, "sparse_categorical_crossentropy"), "mean_squared_error" ("mse"), "mean_absolute_error"
-("mae") and "huber". The formulas stand in `fastdl.reference`.
+("mae"), "huber" and "poisson". The formulas stand in `fastdl.reference`.
 
 A loss also settles the network's last activation, unless that is given: softmax for several
 classes, sigmoid for yes or no, linear for regression. Cross-entropies of these are worked out from
@@ -245,6 +245,33 @@ class Huber(Loss):
 
 
 @dataclass(frozen=True)
+class Poisson(Loss):
+    """Mean over the outputs of exp(p) - y - y*(p - ln(y)): half the Poisson deviance of counts y.
+
+    The outputs p are the logarithms of what is expected, as in PyTorch; Keras's loss of this name
+    takes what is expected itself. McCullagh and Nelder, "Generalized Linear Models", 1989.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastdl
+    >>> X = np.array([[0.0], [1.0], [2.0]])
+    >>> net = fastdl.MLP([1, 1], loss="poisson", seed=0)
+    >>> history = net.fit(X, [1, 3, 9], epochs=500, optimizer=fastdl.optimizers.SGD(0.1), verbose=0)
+    >>> np.exp(net.predict(X)).round(2).ravel().tolist()
+    [1.0, 3.0, 9.0]
+    """
+
+    def kernel(self, targets):
+        """The name of the loss's kernel."""
+        return "poisson"
+
+    def targets(self, name, y, rows, units, dtype):
+        """Numbers (n, units) >= 0; with one output the column may be flat."""
+        return checks.finite(name, _columns(name, y, rows, units, dtype), low=0), None
+
+
+@dataclass(frozen=True)
 class Custom(Loss):
     """The mean over the outputs of a function written in Python.
 
@@ -310,6 +337,7 @@ _BY_NAME = {
     "mean_absolute_error": MeanAbsoluteError,
     "mae": MeanAbsoluteError,
     "huber": Huber,
+    "poisson": Poisson,
 }
 
 

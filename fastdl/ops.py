@@ -58,6 +58,7 @@ __all__ = [
     "mean_squared_error",
     "permutation",
     "planar_descent",
+    "poisson",
     "quadratic_features",
     "relu",
     "relu_gradient",
@@ -782,6 +783,7 @@ ValueError
     `out` does not fit.""",
 }
 _PROBABILITIES = "array_like, shape of `predictions`\n    Numbers in [0, 1]."
+_COUNTS = "array_like, shape of `predictions`\n    Numbers >= 0."
 _LABELS = "array_like of integers, shape (B,)\n    The class of each sample, in [0, classes)."
 _CLASS_SCORES = (
     "array_like, shape (B, classes), not empty\n    The computation is done in its dtype."
@@ -902,6 +904,23 @@ def huber(targets, predictions, *, delta=1.0, sample_weight=None, out=None):
     return _loss("huber", _numbers, targets, predictions, options, sample_weight, out)
 
 
+@_document(_LOSS, targets=_COUNTS)
+def poisson(targets, predictions, *, sample_weight=None, out=None):
+    """Mean of e**p - t - t*(p - ln t) over the outputs of each sample, and its gradient.
+
+    Half the Poisson deviance of counts t >= 0, the predictions p being the logarithms of what is
+    expected: McCullagh and Nelder, "Generalized Linear Models", 1989, section 2.3.
+
+    Examples
+    --------
+    >>> from fastdl import ops
+    >>> loss, gradients = ops.poisson([[1.0, 0.0]], [[0.0, 0.0]])
+    >>> print(loss, gradients)
+    0.5 [[0.  0.5]]
+    """
+    return _loss("poisson", _counts, targets, predictions, (), sample_weight, out)
+
+
 def _crossentropy_options(from_logits, label_smoothing):
     return (
         checks.boolean("from_logits", from_logits),
@@ -933,6 +952,10 @@ def _numbers(targets, scores, **limits):
     truth = checks.as_array("targets", targets, dtype=scores.dtype)
     checks.matches("targets", truth, scores.shape, "predictions", scores.shape)
     return checks.finite("targets", truth, **limits).reshape(len(truth), -1)
+
+
+def _counts(targets, scores):
+    return _numbers(targets, scores, low=0)
 
 
 def _probabilities(targets, scores):

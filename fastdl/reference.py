@@ -310,6 +310,15 @@ def huber(targets, predictions, sample_weight, delta, gradients):
     return _mean_over_outputs(losses, derivative, sample_weight, gradients)
 
 
+def poisson(targets, predictions, sample_weight, gradients):
+    """Mean over the outputs of e**p - t - t*(p - ln t), half the Poisson deviance of t and e**p."""
+    with np.errstate(over="ignore"):
+        mean = np.exp(predictions)
+    logarithms = np.log(np.where(targets > 0, targets, 1))
+    losses = mean - targets - targets * (predictions - logarithms)
+    return _mean_over_outputs(losses, mean - targets, sample_weight, gradients)
+
+
 def _mean_over_outputs(losses, derivative, sample_weight, gradients):
     weight = _per_row_weight(sample_weight, losses.shape[0]) / losses.shape[1]
     gradients[...] = derivative * weight[:, None]

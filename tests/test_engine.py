@@ -150,6 +150,7 @@ def test_activations(activation, dtype):
         ("mse", 1),
         ("mae", 3),
         (Huber(0.5), 2),
+        ("poisson", 3),
     ],
 )
 @pytest.mark.usefixtures("threads")
@@ -296,6 +297,7 @@ def test_thin_activations(activation, dropout, dtype):
         ("mse", 1),
         ("mae", 3),
         (Huber(0.5), 2),
+        ("poisson", 3),
     ],
 )
 def test_thin_losses(loss, units, output, weighted, dtype):

@@ -141,11 +141,12 @@ def test_crossentropy(kernels, rng, operation, from_logits, weighted, label_smoo
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize(
     ("operation", "options"),
-    [("mean_squared_error", ()), ("mean_absolute_error", ()), ("huber", (0.8,))],
+    [("mean_squared_error", ()), ("mean_absolute_error", ()), ("huber", (0.8,)), ("poisson", ())],
 )
 def test_regression_loss(kernels, rng, operation, options, weighted):
     targets = rng.standard_normal((4, 3))
     predictions = targets + away_from_zero(rng.standard_normal(targets.shape))
+    targets = np.abs(targets) if operation == "poisson" else targets
     sample_weight = rng.uniform(0, 2, len(targets)) if weighted else None
     gradients, scratch = np.empty_like(targets), np.empty_like(targets)
 

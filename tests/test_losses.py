@@ -117,6 +117,7 @@ def test_other_outputs_count_as_probabilities(keras_in_double):
         ("mean_absolute_error", losses.MeanAbsoluteError()),
         ("mae", losses.MeanAbsoluteError()),
         ("huber", Huber()),
+        ("poisson", losses.Poisson()),
     ],
 )
 def test_names(name, expected):

@@ -12,7 +12,13 @@ import fastdl
 from fastdl import MLP, _engine, backends, reference
 from fastdl.activations import ELU, LeakyReLU
 from fastdl.callbacks import Callback
-from fastdl.losses import BinaryCrossentropy, CategoricalCrossentropy, Huber, MeanSquaredError
+from fastdl.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    Huber,
+    MeanSquaredError,
+    Poisson,
+)
 from fastdl.optimizers import SGD, Adam
 
 pytestmark = pytest.mark.each_build
@@ -48,6 +54,7 @@ def state(net):
         ([3, 1], {}, BinaryCrossentropy(), "sigmoid"),
         ([3, 1], {"loss": "mse"}, MeanSquaredError(), "linear"),
         ([3, 5], {"loss": Huber(2.0)}, Huber(2.0), "linear"),
+        ([3, 5], {"loss": "poisson"}, Poisson(), "linear"),
         ([3, 5], {"loss": "bce"}, BinaryCrossentropy(), "sigmoid"),
         ([3, 5], {"output_activation": "linear"}, CategoricalCrossentropy(), "linear"),
         ([3, 1], {"loss": "mse", "output_activation": "tanh"}, MeanSquaredError(), "tanh"),
@@ -168,6 +175,7 @@ def test_learns(backend):
         (["gelu", "silu"], "mse", 2),
         (["sigmoid", "elu"], "binary_crossentropy", 1),
         (["leaky_relu", "softplus"], "huber", 1),
+        (["relu", "tanh"], "poisson", 1),
     ],
 )
 def test_backends_train_alike(backend, activation, loss, units):
@@ -620,6 +628,7 @@ def test_probabilities():
         ("mse", 2, "sigmoid"),
         ("mae", 2, None),
         (Huber(0.7), 1, "log_softmax"),
+        ("poisson", 2, None),
     ],
 )
 @pytest.mark.parametrize("activation", ["tanh", "gelu", LeakyReLU(0.3)])

@@ -33,7 +33,7 @@ CROSSENTROPIES = (
     "categorical_crossentropy",
     "sparse_categorical_crossentropy",
 )
-REGRESSIONS = ("mean_squared_error", "mean_absolute_error", "huber")
+REGRESSIONS = ("mean_squared_error", "mean_absolute_error", "huber", "poisson")
 LOSSES = (*CROSSENTROPIES, *REGRESSIONS)
 
 
@@ -694,6 +694,7 @@ LOSS_FORMULAS = {
     "mean_squared_error": lambda t, p: (p - t) ** 2,
     "mean_absolute_error": lambda t, p: abs(p - t),
     "huber": lambda t, p: np.where(abs(p - t) <= 1, (p - t) ** 2 / 2, abs(p - t) - 0.5),
+    "poisson": lambda t, p: np.exp(p) - t - t * p + t * np.log(t),
 }
 
 
@@ -753,7 +754,7 @@ def test_nan_predictions_give_a_nan_loss():
 def test_targets_must_be_finite(name, bad):
     targets = good_call(name)["targets"]
     targets[2, 1] = bad
-    limits = " in [0, 1]" if name in CROSSENTROPIES else ""
+    limits = " in [0, 1]" if name in CROSSENTROPIES else " >= 0" if name == "poisson" else ""
     message = f"targets: {bad} at index (2, 1) is not a finite number{limits}"
     assert_refused(ValueError, message, name, targets=targets)
 

@@ -280,6 +280,17 @@ def test_huber_as_in_scipy(on_backend, rng, dtype):
     assert_close(loss, scipy.special.huber(0.7, errors).mean(), dtype)
 
 
+@each_backend
+@each_dtype
+def test_poisson_as_in_scikit_learn(on_backend, rng, dtype):
+    metrics = pytest.importorskip("sklearn.metrics")
+    targets = rng.poisson(2, (20, 7)).astype(dtype)
+    logarithms = rng.standard_normal((20, 7)).astype(dtype)
+    loss, _ = ops.poisson(targets, logarithms)
+    means = np.exp(logarithms.astype(np.float64))
+    assert_close(loss, metrics.mean_poisson_deviance(targets.ravel(), means.ravel()) / 2, dtype)
+
+
 # ----------------------------------------------------------------------------------------- Keras
 
 

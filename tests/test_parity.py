@@ -290,6 +290,7 @@ def public_calls(dtype):
         "mean_squared_error": (ops.mean_squared_error, [normal(5, 7), normal(5, 7)]),
         "mean_absolute_error": (ops.mean_absolute_error, [normal(5, 7), normal(5, 7)]),
         "huber": (ops.huber, [normal(5, 7), normal(5, 7)]),
+        "poisson": (ops.poisson, [bits(5, 7), normal(5, 7)]),
         "dropout": (functools.partial(ops.dropout, rate=0.5, seed=1), [normal(5, 7)]),
         "sgd_update": (updated(ops.sgd_update, 1, momentum=0.9), [normal(5, 7)]),
         "rmsprop_update": (updated(ops.rmsprop_update, 1), [normal(5, 7)]),

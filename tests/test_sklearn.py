@@ -305,9 +305,8 @@ def test_a_warm_start_learns_other_rows_than_those_it_stopped_on():
 
 def test_another_loss_brings_its_own_outputs():
     counts = np.abs(X[:20, 0])
-    with backends.use_backend("reference"):
-        model = small(MLPRegressor, loss="poisson", solver="lbfgs", warm_start=True, max_iter=3)
-        model.fit(X[:20], counts).set_params(loss="squared_error").fit(X[:20], counts)
+    model = small(MLPRegressor, loss="poisson", solver="lbfgs", warm_start=True, max_iter=3)
+    model.fit(X[:20], counts).set_params(loss="squared_error").fit(X[:20], counts)
     assert model.out_activation_ == "identity"
     np.testing.assert_array_equal(model.predict(X), model.network_.predict(X)[:, 0])
 
@@ -353,16 +352,15 @@ def test_first_weights_do_not_depend_on_how_an_activation_is_called():
 
 
 def test_poisson_regression_is_scikit_learns():
-    counts = np.exp(X[:20, 0]).round()
-    with backends.use_backend("reference"):  # which calls the loss, and compiles nothing
-        own, wanted = trained_alike(
-            MLPRegressor,
-            neural_network.MLPRegressor,
-            counts,
-            {"loss": "poisson", "solver": "lbfgs", "max_iter": 5},
-            lambda model, y: model.fit(X[:20], y),
-        )
-        np.testing.assert_allclose(own.predict(X), wanted.predict(X), rtol=1e-6)
+    counts = np.exp(X[:, 0]).round()
+    own, wanted = trained_alike(
+        MLPRegressor,
+        neural_network.MLPRegressor,
+        counts,
+        {"loss": "poisson", "max_iter": 20},
+        lambda model, y: model.fit(X, y),
+    )
+    np.testing.assert_allclose(own.predict(X), wanted.predict(X), rtol=1e-6)
     assert own.out_activation_ == "exp"
     assert own.loss_ == pytest.approx(wanted.loss_)
 
@@ -854,6 +852,17 @@ def test_files_hold_numpys_numbers_and_types(tmp_path):
     assert (answers(again) == answers(model)).all()
 
 
+def test_files_hold_poisson_regressions(tmp_path):
+    counts = np.exp(X[:, 0]).round()
+    model = small(MLPRegressor, loss="poisson", early_stopping=True).fit(X, counts)
+    model.save(tmp_path / "model.safetensors")
+    again = load(tmp_path / "model.safetensors")
+    assert (again.predict(X) == model.predict(X)).all()
+    for each in (model, again):
+        each.partial_fit(X, counts)
+    assert (parameters_of(model) == parameters_of(again)).all()
+
+
 def test_a_class_of_ones_own_is_not_saved(tmp_path):
     class Own(MLPClassifier):
         pass
@@ -868,10 +877,8 @@ def test_a_class_of_ones_own_is_not_saved(tmp_path):
 
 def test_a_keras_model_of_counts_predicts_counts():
     pytest.importorskip("keras")
-    with backends.use_backend("reference"):
-        model = small(MLPRegressor, loss="poisson", solver="lbfgs", max_iter=3)
-        model.fit(X[:20], np.abs(X[:20, 0]))
-        wanted = model.predict(X)
+    model = small(MLPRegressor, loss="poisson", solver="lbfgs", max_iter=3)
+    wanted = model.fit(X[:20], np.abs(X[:20, 0])).predict(X)
     np.testing.assert_allclose(model.to_keras().predict(X, verbose=0)[:, 0], wanted, rtol=1e-4)
 
 

@@ -205,7 +205,7 @@ def _(_operation, variant, arguments):
     )
 
 
-@peer("JAX", *CROSSENTROPIES, *REGRESSION, variants=("logits", "plain"))
+@peer("JAX", *CROSSENTROPIES, *REGRESSION, "poisson", variants=("logits", "plain"))
 def _(operation, variant, arguments):
     jax = _jax()
     jnp = jax.numpy
@@ -224,6 +224,7 @@ def _(operation, variant, arguments):
         "mean_squared_error": lambda p, t: jnp.mean((p - t) ** 2),
         "mean_absolute_error": lambda p, t: jnp.mean(jnp.abs(p - t)),
         "huber": huber,
+        "poisson": lambda p, t: jnp.mean(jnp.exp(p) - t - t * p + jax.scipy.special.xlogy(t, t)),
     }[operation]
     loss = jax.value_and_grad(function)
     return _jax_run(loss, ["loss", "gradients"], arguments["predictions"], arguments["targets"])
@@ -391,9 +392,13 @@ def _(_operation, variant, arguments):
     return run
 
 
-@peer("PyTorch", *CROSSENTROPIES, *REGRESSION, variants=("logits", "plain"))
+@peer("PyTorch", *CROSSENTROPIES, *REGRESSION, "poisson", variants=("logits", "plain"))
 def _(operation, variant, arguments):
+    import torch
     from torch.nn import functional
+
+    def poisson(p, t):  # its own has but an approximation of what does not depend on p
+        return (torch.exp(p) - t - t * p + torch.xlogy(t, t)).mean()
 
     loss = {
         "binary_crossentropy": functional.binary_cross_entropy_with_logits,
@@ -402,6 +407,7 @@ def _(operation, variant, arguments):
         "mean_squared_error": functional.mse_loss,
         "mean_absolute_error": functional.l1_loss,
         "huber": functools.partial(functional.huber_loss, delta=arguments.get("delta", 1.0)),
+        "poisson": poisson,
     }[operation]
     predictions, targets = _tensors(arguments, "predictions", "targets")
     predictions.requires_grad_()

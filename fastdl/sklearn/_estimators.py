@@ -445,8 +445,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):
     ----------
     loss : {"squared_error", "poisson"} or Loss, default "squared_error"
         Half the squared error; half the Poisson deviance, the outputs being the logarithms of
-        what is predicted, which Numba compiles into the loop (extra `numba`); or one of
-        `fastdl.losses`.
+        what is predicted; or one of `fastdl.losses`.
     hidden_layer_sizes, activation, solver, ..., n_threads
         As for `MLPClassifier`, which has a `class_weight` besides. Scores are R**2.
 
@@ -564,7 +563,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):
         elif self.loss == "poisson":
             if not (y >= 0).all():
                 raise ValueError("y: the loss 'poisson' takes no numbers below 0")
-            loss, factor = _POISSON, units
+            factor = units
         values = y.reshape(len(y), units)
         return Target(values, loss, units, factor, report, noted={"n_outputs_": units})
 
@@ -591,18 +590,6 @@ class MLPRegressor(RegressorMixin, _Perceptron):
             return (1 - ratios).mean()
 
         return score
-
-
-def _poisson_value(target, prediction):
-    value = math.exp(prediction) - target * prediction - target
-    return value + target * math.log(target) if target > 0 else value
-
-
-def _poisson_gradient(target, prediction):
-    return math.exp(prediction) - target
-
-
-_POISSON = losses.Custom(_poisson_value, _poisson_gradient, name="poisson")
 
 
 # --------------------------------------------------------------------------------- the linear model
