@@ -275,7 +275,7 @@ def test_unsupported_models_are_named(message):
     [
         ("hinge", "linear", "loss: hinge is not supported"),
         (lambda y, p: 0.0, "linear", "loss: <lambda> is not supported"),
-        (["mse"], "linear", r"loss: .*\['mse'\].* is not one loss"),
+        ({"out": "mse"}, "linear", r"loss: .*mse.* is not one loss"),
         ("categorical_crossentropy", "linear", "from_logits is False, but .* is linear"),
         ("binary_crossentropy", "tanh", "output_activation: 'tanh' gives neither"),
         (

@@ -193,6 +193,7 @@ BEYOND = {
         ),
         {},
     ),
+    "a list of one loss": (lambda: classifier([CROSS_ENTROPY(label_smoothing=0.1)]), {}),
     "mean by weight": (
         lambda: classifier(CROSS_ENTROPY(reduction="mean_with_sample_weight")),
         {"sample_weight": WEIGHTS},
@@ -480,6 +481,24 @@ def test_metrics_can_be_asked_for_afterwards(metrics):
         assert list(ours) == list(theirs)
         for name, value in theirs.items():
             assert float(ours[name]) == pytest.approx(float(value), rel=1e-5), name
+
+
+def failing_batches():
+    for start in range(0, 40, 10):
+        yield X[start : start + 10], ONE_HOT[start : start + 10]
+    raise RuntimeError("no more")
+
+
+@pytest.mark.parametrize("metrics", [["accuracy"], ["accuracy", "mse"]])
+@pytest.mark.parametrize("method", ["fit", "evaluate"])
+def test_metrics_hold_what_was_counted_before_a_failure(method, metrics):
+    found = []
+    for model in (classifier(metrics=metrics), accelerate(classifier(metrics=metrics))):
+        model.fit(X, ONE_HOT, shuffle=False, verbose=0)
+        with pytest.raises(Exception, match="no more"):
+            getattr(model, method)(failing_batches(), verbose=0)
+        found.append([float(each) for each in model.get_metrics_result().values()])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
 
 def test_the_shape_of_inputs_is_checked():
@@ -1096,9 +1115,9 @@ def own(kind):
     return model
 
 
-def own_step_of_the_object():
+def with_method(name):
     model = compiled(layers.Dense(1))
-    model.train_step = lambda data: {}
+    setattr(model, name, lambda *arguments: {})
     return model
 
 
@@ -1131,7 +1150,7 @@ def distributed():
 UNSUPPORTED = {
     r"mine \(OwnStep\): has a train_step of its own": lambda: own(OwnStep),
     r"mine \(OwnFit\): has a fit of its own": lambda: own(OwnFit),
-    r"\(Sequential\): has a train_step of its own": own_step_of_the_object,
+    r"\(Sequential\): has a train_step of its own": lambda: with_method("train_step"),
     "metrics: seen was not given to compile": own_metric,
     r"twice \(Dense\): stands at two places": layer_used_twice,
     r"slope \(ELU\): alpha: -0.5 is not a finite number >= 0": lambda: compiled(
@@ -1227,6 +1246,15 @@ def test_what_is_not_supported_is_named_and_left_alone(message):
     assert len(warned) == 1
     assert vars(model).keys() == before.keys()
     assert model.fit.__func__ is type(model).fit
+
+
+def test_methods_of_the_objects_own_are_not_replaced():
+    model = with_method("predict_on_batch")
+    with pytest.raises(UnsupportedModelError, match="has a predict_on_batch of its own"):
+        accelerate(model)
+    with pytest.warns(UserWarning, match="has a predict_on_batch of its own"):
+        assert accelerate(model, fallback=True).predict_on_batch(X) == {}
+    assert fastdl.keras.fit(model, X, X[:, 0], verbose=0).epoch == [0]
 
 
 def test_fit_falls_back_to_keras():
@@ -1325,9 +1353,52 @@ def test_a_step_of_the_objects_own_is_seen():
         model.fit(X, ONE_HOT, verbose=0)
 
 
-@pytest.mark.parametrize("name", ["layers", "activation"])
+def test_methods_may_be_wrapped_afterwards():
+    models = classifier(), accelerate(classifier())
+    for model in models:
+        fit, predict = model.fit, model.predict
+        model.fit = lambda *data, fit=fit: fit(*data, batch_size=10, shuffle=False, verbose=0)
+        model.predict = lambda x, predict=predict: predict(x, verbose=0) * 2
+        model.fit(X, ONE_HOT)
+        model.evaluate(X, ONE_HOT, verbose=0)
+    assert parity.error(models[1].get_weights(), models[0].get_weights()) <= TOLERANCE
+    theirs, ours = (model.predict(X) for model in models)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_predictions_see_a_step_of_the_objects_own():
+    model = accelerate(classifier())
+    model.predict(X, verbose=0)
+    model.predict_step = lambda data: data
+    with pytest.raises(UnsupportedModelError, match="has a predict_step of its own"):
+        model.predict(X, verbose=0)
+
+
+def test_a_layer_without_weights_may_stand_at_two_places():
+    def make():
+        relu, start = layers.ReLU(), keras.Input((parity.FEATURES,))
+        end = layers.Dense(3, "softmax")(relu(layers.Dense(6)(relu(layers.Dense(8)(start)))))
+        model = keras.Model(start, end)
+        model.compile("adam", "categorical_crossentropy", jit_compile=parity.JIT)
+        return parity.drawn(model), ONE_HOT
+
+    assert parity.hand_over(make) <= TOLERANCE
+
+
+def test_metrics_may_be_attributes_too():
+    def make():
+        model = classifier()
+        model.own = keras.metrics.CategoricalAccuracy()
+        model.compile("sgd", "mse", metrics=[model.own], jit_compile=parity.JIT)
+        return model, ONE_HOT
+
+    assert parity.hand_over(make) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["layers", "activation", "slope"])
 def test_predictions_are_those_of_the_layers_there_are(name):
     models = changeable(), accelerate(changeable())
+    models[1].predict(X, verbose=0)
     for model in models:
         CHANGES[name](model)
     theirs, ours = (model.predict(X, verbose=0) for model in models)

@@ -225,7 +225,7 @@ def _chain(model):
         inputs = layer._inbound_nodes[call].input_tensors
         if len(inputs) != 1:
             raise unsupported(layer, "is not fed by the layer before it alone")
-        if layer in layers:
+        if layer in layers and layer.weights:
             raise unsupported(layer, "stands at two places")
         (tensor,) = inputs
         if type(layer).__name__ == "Dense" and len(tensor.shape) != 2:
@@ -325,8 +325,15 @@ def penalties(keras, layer, name):
 MEAN = ("sum_over_batch_size", "mean")
 
 
-def is_sparse(loss):
-    """Whether a Keras loss, in any form that `compile` takes, is the one for integer labels."""
+def _given_loss(model):
+    """What `compile` got, out of a list for the one output."""
+    loss = model.loss
+    return loss[0] if isinstance(loss, (list, tuple)) and len(loss) == 1 else loss
+
+
+def is_sparse(model):
+    """Whether a compiled model's loss is the one for integer labels."""
+    loss = _given_loss(model)
     name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
     return name in ("sparse_categorical_crossentropy", "SparseCategoricalCrossentropy")
 
@@ -336,15 +343,16 @@ def read_loss(keras, model, units, output):
 
     Without a compiled one, it is the loss that goes with the model's outputs.
     """
-    if not getattr(model, "compiled", False) or model.loss is None:
+    given = _given_loss(model) if getattr(model, "compiled", False) else None
+    if given is None:
         by_output = {"softmax": "categorical_crossentropy", "sigmoid": "binary_crossentropy"}
         return losses.get(by_output.get(output.name, "mean_squared_error")), MEAN[0]
-    if not isinstance(model.loss, str) and not callable(model.loss):
-        raise UnsupportedModelError(f"loss: {model.loss!r} is not one loss")
+    if not isinstance(given, str) and not callable(given):
+        raise UnsupportedModelError(f"loss: {given!r} is not one loss")
     try:
-        loss = keras.losses.get(model.loss)
+        loss = keras.losses.get(given)
     except ValueError as error:  # "crossentropy", which Keras resolves by the targets, or a typo
-        raise UnsupportedModelError(f"loss: {model.loss!r} is not supported") from error
+        raise UnsupportedModelError(f"loss: {given!r} is not supported") from error
     name = loss.__name__ if hasattr(loss, "__name__") else type(loss).__name__
     own = getattr(keras.losses, name, None)
     if name not in _LOSSES or (loss is not own and type(loss) is not own):

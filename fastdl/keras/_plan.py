@@ -21,32 +21,46 @@ from ._models import (
 )
 from ._optimizers import ArrayRule, State, read_optimizer, read_rate
 
+# Methods in whose place come fastdl's.
+REPLACED = (
+    "fit",
+    "evaluate",
+    "predict",
+    "train_on_batch",
+    "test_on_batch",
+    "predict_on_batch",
+)
+
 # What neither a subclass nor the model itself may define in a way of its own.
-_OWN = (
+_OWN = {
     "__call__",
     "call",
     "compute_loss",
     "compute_loss_and_updates",
     "compute_metrics",
     "compute_own_metrics",
-    "evaluate",
-    "fit",
     "get_metrics_result",
     "losses",
     "make_predict_function",
     "make_test_function",
     "make_train_function",
     "metrics",
-    "predict",
-    "predict_on_batch",
     "predict_step",
     "reset_metrics",
     "stateless_call",
-    "test_on_batch",
     "test_step",
-    "train_on_batch",
     "train_step",
-)
+}
+
+# What an activation depends on, in layers by the name of their class.
+_SETTINGS = {
+    "Activation": ("activation",),
+    "Dense": ("activation",),
+    "ELU": ("alpha",),
+    "LeakyReLU": ("negative_slope",),
+    "ReLU": ("max_value", "negative_slope", "threshold"),
+    "Softmax": ("axis",),
+}
 
 # The types of arguments that an object of Keras may be given anew at any time.
 _PLAIN = (bool, float, int, str, type(None))
@@ -85,6 +99,12 @@ class Plan:
         _check_model(keras, model)
         chain = read_layers(keras, model)
         self._layers, self._dense = model.layers, chain.dense
+        self._activations = [
+            (each, _SETTINGS[type(each).__name__])
+            for layer in self._layers
+            for each in layer._flatten_layers()
+            if type(each).__name__ in _SETTINGS
+        ]
         dense = chain.dense
         self.input_name, self.input_dtype = read_input(model)
         self.before = [each for each in chain.before if type(each) is not keras.layers.Dropout]
@@ -102,7 +122,7 @@ class Plan:
         if self.reduction in (None, "none"):
             raise UnsupportedModelError(f"loss: reduction {self.reduction!r} is not supported")
         _check_link(loss, chain.functions[-1])
-        self.sparse = is_sparse(model.loss)
+        self.sparse = is_sparse(model)
         self._read_network(keras, chain, loss, seed)
         optimizer = model.optimizer
         decays = [
@@ -123,11 +143,10 @@ class Plan:
             )
             if trained and variable.constraint is not None
         ]
-        own = (keras.constraints.NonNeg, keras.constraints.MaxNorm)
+        constraints = [getattr(each, "constraint", None) for each in self.variables]
         self.may_fail = any(
-            getattr(variable, "constraint", None) is not None
-            and type(variable.constraint) not in own
-            for variable in self.variables
+            each is not None and not type(each).__module__.startswith("keras.")
+            for each in constraints
         )
         # Variables know no plain `==`: Keras makes it an operation on their values.
         exist = [variable is not None for variable in self.variables]
@@ -141,22 +160,22 @@ class Plan:
         }
         self.reasons = [reason for reason, given in reasons.items() if given]
         self.reasons += self.rule.reasons
-        self._functions, self._settings = self._inner(), self._outer(model)
+        self._inner_settings, self._outer_settings = self._inner(model), self._outer(model)
 
     def predicts(self, model):
         """Whether a model's layers and activations are still those read, which is quick to tell."""
-        return model.layers == self._layers and self._inner() == self._functions
+        return model.layers == self._layers and self._inner(model) == self._inner_settings
 
     def holds(self, model):
         """Whether the model and all its settings but the learning rate are still those read."""
-        return self.predicts(model) and self._outer(model) == self._settings
+        return self.predicts(model) and self._outer(model) == self._outer_settings
 
-    def _inner(self):
+    def _inner(self, model):
+        """What predictions depend on."""
         # Not the variables: Keras makes `==` an operation on their values.
-        return [
-            (each.activation, id(getattr(each, "_kernel", None)), id(each.bias))
-            for each in self._dense
-        ]
+        variables = [(id(getattr(each, "_kernel", None)), id(each.bias)) for each in self._dense]
+        settings = [getattr(layer, name) for layer, names in self._activations for name in names]
+        return variables, settings, _redefined(model)
 
     def _outer(self, model):
         """What another `compile` replaces, and what takes effect without one."""
@@ -174,12 +193,10 @@ class Plan:
                 for layer in self._layers
                 for each in layer._flatten_layers()
             ],
-            [getattr(layer, "activation", None) for layer in self._layers],
             [(each, _plain(each)) for each in penalties],
             [getattr(each, "constraint", None) for each in self.variables],
             [getattr(each, "trainable", None) for each in self.variables],
             list(map(id, model.metrics)),
-            _redefined(model),
         )
 
     def _read_network(self, keras, chain, loss, seed):
@@ -296,16 +313,15 @@ def _check_model(keras, model):
         raise TypeError(f"model: {model!r} is not a Keras model")
     base = next(each for each in type(model).__mro__ if each.__module__.startswith("keras."))
     redefined = _redefined(model)
-    for name in _OWN:
+    for name in sorted(_OWN.union(REPLACED)):
         if name in redefined or getattr(type(model), name, None) is not getattr(base, name, None):
-            raise UnsupportedModelError(
-                f"{model.name} ({type(model).__name__}): has a {name} of its own"
-            )
+            raise own_method(model, name)
     if not getattr(model, "compiled", False):
         raise UnsupportedModelError(f"{model.name}: the model is not compiled")
     if model.optimizer is None or model.loss is None:
         raise UnsupportedModelError(f"{model.name}: compiled without an optimizer or a loss")
     compiled = [model._loss_tracker, model._compile_metrics, *model._compile_loss.metrics]
+    compiled += model._compile_metrics.metrics if model._compile_metrics else []
     for metric in model.metrics:
         if not any(metric is each for each in compiled):
             raise UnsupportedModelError(
@@ -324,13 +340,13 @@ def _check_model(keras, model):
 
 
 def _redefined(model):
-    """What of `_OWN` the model itself has, other than what `accelerate` gives it."""
+    """What of `_OWN` the model itself has."""
     own = vars(model)
-    return {
-        name: own[name]
-        for name in _OWN
-        if name in own and not getattr(own[name], "__module__", "").startswith(__package__)
-    }
+    return {name: own[name] for name in own.keys() & _OWN}
+
+
+def own_method(model, name):
+    return UnsupportedModelError(f"{model.name} ({type(model).__name__}): has a {name} of its own")
 
 
 def check_optimizer(model):
@@ -471,7 +487,6 @@ class Link:
 
     def write(self):
         """Give the model all of it."""
-        self.write_results()
         self.write_weights()
         if "state" in self.stale:
             self.write_iterations()
@@ -480,6 +495,7 @@ class Link:
             if hasattr(self._optimizer, "_u_product"):
                 self.assign_number(self._optimizer._u_product, self.state.product)
             self.stale.discard("state")
+        self.write_results()  # last: a metric of one's own may fail
 
     def _value(self, variable):
         return variable.numpy() if self._view is None else self._view(variable)

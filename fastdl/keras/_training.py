@@ -19,17 +19,9 @@ from .. import _engine, _sparse, checks
 from .._optional import optional_import
 from ._bare import import_keras
 from ._models import MEAN, UnsupportedModelError
-from ._plan import Link, Plan, check_optimizer, counts, weighted
+from ._plan import REPLACED, Link, Plan, check_optimizer, counts, own_method, weighted
 
-_REBOUND = (
-    "fit",
-    "evaluate",
-    "predict",
-    "train_on_batch",
-    "test_on_batch",
-    "predict_on_batch",
-    "summary",
-)
+_REBOUND = (*REPLACED, "summary")
 
 _BATCH_SIZE = 32
 
@@ -101,7 +93,7 @@ def accelerate(model, *, fallback=False, seed=None):
     >>> sorted(history.history)
     ['accuracy', 'loss']
     """
-    accelerated = _accelerated(model, seed, fallback)
+    accelerated = _accelerated(model, seed, fallback, replaces=True)
     if accelerated is None:
         return model
     for name in _REBOUND:
@@ -135,7 +127,7 @@ def restore(model):
     if not isinstance(model, keras.Model):
         raise TypeError(f"model: {model!r} is not a Keras model")
     for name in _REBOUND:
-        if isinstance(getattr(getattr(model, name), "__self__", None), Accelerated):
+        if _is_ours(getattr(model, name)):
             object.__delattr__(model, name)
     return model
 
@@ -172,27 +164,36 @@ def fit(model, *arguments, fallback=False, seed=None, **settings):
     >>> history.epoch
     [0, 1]
     """
-    if isinstance(getattr(getattr(model, "fit", None), "__self__", None), Accelerated):
+    if _is_ours(getattr(model, "fit", None)):
         return model.fit(*arguments, **settings)
     accelerated = _accelerated(model, seed, fallback)
     return (model if accelerated is None else accelerated).fit(*arguments, **settings)
 
 
-def _accelerated(model, seed, fallback):
+def _is_ours(method):
+    return isinstance(getattr(method, "__self__", None), Accelerated)
+
+
+def _accelerated(model, seed, fallback, replaces=False):
     """What trains the model for its caller's caller, or None where that is left to Keras."""
     checks.boolean("fallback", fallback)
     seed = None if seed is None else checks.seed("seed", seed)
     try:
-        return Accelerated(model, seed, fallback)
+        accelerated = Accelerated(model, seed, fallback)
+        for name in _REBOUND if replaces else ():
+            if name in vars(model) and not _is_ours(vars(model)[name]):
+                raise own_method(model, name)
+        return accelerated
     except UnsupportedModelError as error:
         if not fallback:
             raise
-        _warn(error, stacklevel=4)
+        _warn(error)
         return None
 
 
-def _warn(error, stacklevel=3):
-    warnings.warn(f"{error}; left to Keras", stacklevel=stacklevel)
+def _warn(error):
+    """Say so to the caller of whoever's caller calls this."""
+    warnings.warn(f"{error}; left to Keras", stacklevel=4)
 
 
 def _supported(method):
@@ -376,8 +377,10 @@ class Accelerated:
         source = self._source(x, y, sample_weight, None, batch_size, steps, False)
         callbacks = self._callback_list(callbacks, verbose, source.steps)
         self._link.read_weights()
-        logs = source.score(Hooks(self._keras, callbacks, self._link))
-        self._link.write_results()
+        try:
+            logs = source.score(Hooks(self._keras, callbacks, self._link))
+        finally:
+            self._link.write_results()
         return self._results(logs, return_dict)
 
     @_supported
@@ -385,8 +388,10 @@ class Accelerated:
         """`keras.Model.test_on_batch`, by fastdl's kernels."""
         source = Arrays(self, x, y, sample_weight, None, None, False)
         self._link.read_weights()
-        logs = source.score(Silent())
-        self._link.write_results()
+        try:
+            logs = source.score(Silent())
+        finally:
+            self._link.write_results()
         return self._results(logs, return_dict)
 
     def _callback_list(self, callbacks, verbose, steps, epochs=1, add_history=False):
@@ -647,8 +652,10 @@ class Metrics:
             with np.errstate(all="ignore"):  # of nothing counted
                 self._names = list(compiled.result())
 
-    def publish(self, totals, link):
+    def publish(self, totals, recorder, link):
         """Have Keras's metrics hold the same as the logs."""
+        if recorder:
+            recorder.feed()
         loss, right, rows = totals.tolist()
         counted = self._compiled.metrics if self._names else ()
         for metric, total in ((self._loss, loss), *((each, right) for each in counted)):
@@ -757,15 +764,20 @@ class Source:
             _LISTENING_INTERVAL,
         )
 
-    def _recorder(self, metrics):
+    def _recorder(self, metrics, totals):
         """Begin an epoch of training with these metrics."""
         recorder = metrics.recorder()
         self._network.extras = self._owner._plan.extras(recorder)
+        self._publish(metrics, totals, recorder)
         return recorder
 
+    def _publish(self, metrics, totals, recorder):
+        """Have the model's metrics hold the means so far for those who look at them."""
+        self._link.results = functools.partial(metrics.publish, totals, recorder, self._link)
+
     def _logs(self, metrics, totals, recorder):
-        """The means so far, which the model's metrics are to hold for those who look."""
-        self._link.results = functools.partial(metrics.publish, totals, self._link)
+        """The means so far, as logs and for those who look at the model's metrics."""
+        self._publish(metrics, totals, recorder)
         return metrics.logs(totals, recorder)
 
     def score(self, hooks):
@@ -781,6 +793,7 @@ class Source:
                 if metrics is None:
                     metrics = self._owner._metrics(rows.targets, rows.data.sample_weight)
                     recorder = metrics.recorder()
+                    self._publish(metrics, totals, recorder)
                 totals += self._totals(rows)
                 if recorder:
                     predictions = self._owner._predict(rows.data.inputs)
@@ -811,6 +824,7 @@ class Arrays(Source):
     def __init__(self, owner, x, y, sample_weight, class_weight, batch_size, shuffle):
         super().__init__(owner)
         self._rows = owner._rows(x, y, sample_weight, class_weight)
+        owner._metrics(self._rows.targets, self._rows.data.sample_weight)  # builds them
         rows = len(self._rows.targets)
         self._batch_size = batch_size or rows
         self.steps = math.ceil(rows / self._batch_size)
@@ -818,15 +832,16 @@ class Arrays(Source):
 
     def train(self, hooks):
         """Train for an epoch; returns its logs."""
+        totals = np.zeros((1, 3))
         metrics = self._owner._metrics(self._rows.targets, self._rows.data.sample_weight)
-        recorder = self._recorder(metrics)
+        recorder = self._recorder(metrics, totals[0])
         if recorder:
             recorder.rows = self._rows, self._order
         follow, steps = hooks.follow("train"), self.steps
         # Keras looks at `stop_training` after these.
         turns = follow or self._model.stop_training
         ahead = self._model.steps_per_execution if turns else steps
-        step, totals = 0, np.zeros((1, 3))
+        step = 0
         while step < steps:
             first, until = step, min(step + ahead, steps)
             if follow:
@@ -900,7 +915,7 @@ class Batches(Source):
                 rows = self._prepared(part)
                 if metrics is None:
                     metrics = self._owner._metrics(rows.targets, rows.data.sample_weight)
-                    recorder = self._recorder(metrics)
+                    recorder = self._recorder(metrics, totals[0])
                 if recorder:
                     recorder.rows = rows, None
                 self._take_steps(rows, None, len(rows.targets), 0, 1, totals)
