@@ -1392,6 +1392,7 @@ def test_metrics_may_be_attributes_too():
         model.compile("sgd", "mse", metrics=[model.own], jit_compile=parity.JIT)
         return model, ONE_HOT
 
+    assert accelerate(make()[0]).fit(X, ONE_HOT, verbose=0).epoch == [0]
     assert parity.hand_over(make) <= TOLERANCE
 
 

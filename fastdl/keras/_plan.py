@@ -321,7 +321,9 @@ def _check_model(keras, model):
     if model.optimizer is None or model.loss is None:
         raise UnsupportedModelError(f"{model.name}: compiled without an optimizer or a loss")
     compiled = [model._loss_tracker, model._compile_metrics, *model._compile_loss.metrics]
-    compiled += model._compile_metrics.metrics if model._compile_metrics else []
+    if model._compile_metrics:
+        given = model._compile_metrics
+        compiled += keras.tree.flatten([given._user_metrics, given._user_weighted_metrics])
     for metric in model.metrics:
         if not any(metric is each for each in compiled):
             raise UnsupportedModelError(
