@@ -7,8 +7,7 @@
  * The last vector of a batch repeats the last row in the lanes that are left over. What these lanes
  * hold is therefore as finite as the rest, and their gradients and losses are multiplied by zero.
  *
- * One thread does it all: a step takes microseconds. The arrays are small enough for the stack, so a
- * call of a single step costs no more than the step.
+ * One thread does it all: a step takes microseconds.
  */
 
 #define V FN(vector)
