@@ -27,6 +27,8 @@ _PROGRESS_INTERVAL = 0.2
 
 # Seconds of waiting for workers after which to see whether they are still there.
 _PATIENCE = 1.0
+# So often in a row that they are idle while tasks are waited for.
+_IDLE = 5
 
 
 def fit(
@@ -155,7 +157,10 @@ def fit(
         plan = model._resume(resume_from, plan)
     cluster = _Cluster(client, model, chunks, sizes, parts, split_every, average_every is None)
     training = _Averaged if average_every else _Synchronous
-    return training(model, cluster, plan, rows, average_every).run(validation_data, verbose)
+    try:
+        return training(model, cluster, plan, rows, average_every).run(validation_data, verbose)
+    finally:
+        cluster.release()
 
 
 class Plan(NamedTuple):
@@ -313,14 +318,18 @@ class _Cluster:
 
     def place(self):
         """Have each worker hold its parts, where workers have come or gone."""
-        while (workers := sorted(self._client.nthreads())) and workers != self._workers:
+        while (workers := sorted(self._client.nthreads())) != self._workers:
+            if not workers:
+                self._client.wait_for_workers(1)
+                continue
             self._workers = workers
             self._parts, self._chunk_futures = [], []
             for number, chunks in enumerate(self._chunks):
                 place = {"workers": workers[number % len(workers)], "allow_other_workers": True}
+                # Anywhere: others may hold tasks of these keys, and Dask forgets about those that
+                # wait for a worker which is lost.
                 columns = [
-                    self._client.compute(list(column), **place)
-                    for column in zip(*chunks, strict=True)
+                    self._client.compute(list(column)) for column in zip(*chunks, strict=True)
                 ]
                 self._chunk_futures += itertools.chain(*columns)
                 self._parts.append(
@@ -333,21 +342,30 @@ class _Cluster:
                 self._client.gather(counts)
 
     def _done(self, futures):
-        """Wait for futures; returns False once all workers with parts are lost and others there.
+        """Wait for futures; returns False once nobody will see to them, and `place` has to.
 
         Tasks that were left without any worker Dask keeps for those, though they may go elsewhere,
-        and others that need the same chunks would wait with them: all are given up.
+        and others that need the same chunks would wait with them: all are given up where the
+        workers with parts are lost and others there, or where workers are there and stay idle.
         """
+        idle = 0
         while True:
             try:
                 self._wait(futures, timeout=_PATIENCE)
                 return True
             except self._timeout:
                 there = self._client.nthreads()
-                if there and not any(worker in there for worker in self._workers):
-                    for future in (*futures, *self._parts, *self._chunk_futures):
-                        future.release()
+                lost = not any(worker in there for worker in self._workers)
+                idle = 0 if any(self._client.processing().values()) else idle + 1
+                if there and (lost or idle >= _IDLE):
+                    self.release(*futures)
                     return False
+
+    def release(self, *futures):
+        """Have the workers forget these futures and the parts."""
+        for future in (*futures, *self._parts, *self._chunk_futures):
+            future.release()
+        self._workers = None
 
     def sum(self, function, state, arguments):
         """What a function returns on all parts, added up."""

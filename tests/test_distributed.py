@@ -141,6 +141,23 @@ def test_the_death_of_workers_changes_nothing(client, one_worker, average_every,
 
 
 @MODES
+def test_tasks_that_no_worker_takes_are_given_again(one_worker, monkeypatch, average_every):
+    total, stuck = distributed._Cluster._total, []
+
+    def once_to_nobody(cluster, *arguments):
+        if stuck:
+            return total(cluster, *arguments)
+        stuck.append(one_worker.submit(abs, 1, workers=["tcp://127.0.0.1:9"], pure=False))
+        return stuck[0]
+
+    expected = trained(one_worker, average_every=average_every)
+    monkeypatch.setattr(distributed, "_PATIENCE", 0.05)
+    monkeypatch.setattr(distributed._Cluster, "_total", once_to_nobody)
+    assert_same(trained(one_worker, average_every=average_every), expected)
+    assert len(stuck) == 1
+
+
+@MODES
 def test_a_training_goes_on_from_a_checkpoint(one_worker, tmp_path, average_every):
     path = tmp_path / "run.safetensors"
     whole = trained(one_worker, epochs=2, average_every=average_every)
