@@ -782,18 +782,9 @@ static void FN(loss_part)(const FN(engine) *e, const int64_t *order, ptrdiff_t f
                                                        e->p.from_logits, e->p.loss_parameter, gradients,
                                                        part, o, rows);
             break;
-        case MEAN_SQUARED_ERROR:
-            loss = FN(mean_squared_error)(targets, outputs, weight, gradients, part, o, rows);
-            break;
-        case MEAN_ABSOLUTE_ERROR:
-            loss = FN(mean_absolute_error)(targets, outputs, weight, gradients, part, o, rows);
-            break;
-        case HUBER:
-            loss = FN(huber)(targets, outputs, weight, e->p.loss_parameter, gradients, part, o, rows);
-            break;
-        case POISSON:
-            loss = FN(poisson)(targets, outputs, weight, gradients, part, o, rows);
-            break;
+        default:
+            loss = FN(regression)(e->p.loss, targets, outputs, weight, e->p.loss_parameter, gradients, part,
+                                  o, rows);
         }
         e->block_losses[b / ROW_BLOCK] = loss;
         e->block_right[b / ROW_BLOCK] = FN(count_right)(e, outputs, order, first, b, part);

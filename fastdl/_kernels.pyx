@@ -50,10 +50,7 @@ cdef extern from "_simd.h" nogil:
         BY_PRECISION(wide, categorical_crossentropy, __VA_ARGS__)
     #define c_sparse_categorical_crossentropy(wide, ...) \
         BY_PRECISION(wide, sparse_categorical_crossentropy, __VA_ARGS__)
-    #define c_mean_squared_error(wide, ...) BY_PRECISION(wide, mean_squared_error, __VA_ARGS__)
-    #define c_mean_absolute_error(wide, ...) BY_PRECISION(wide, mean_absolute_error, __VA_ARGS__)
-    #define c_huber(wide, ...) BY_PRECISION(wide, huber, __VA_ARGS__)
-    #define c_poisson(wide, ...) BY_PRECISION(wide, poisson, __VA_ARGS__)
+    #define c_regression(wide, ...) BY_PRECISION(wide, regression, __VA_ARGS__)
     #define c_dropout(wide, ...) BY_PRECISION(wide, dropout, __VA_ARGS__)
     #define c_update(wide, ...) BY_PRECISION(wide, update, __VA_ARGS__)
     #define c_add_penalty(wide, ...) BY_PRECISION(wide, add_penalty, __VA_ARGS__)
@@ -69,6 +66,7 @@ cdef extern from "_simd.h" nogil:
     #define c_code(wide, ...) BY_PRECISION(wide, code, __VA_ARGS__)
     """
     enum: SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM
+    enum: MEAN_SQUARED_ERROR, MEAN_ABSOLUTE_ERROR, HUBER, POISSON
     int LAST_ACTIVATION "LOG_SOFTMAX"
     int MOST_THREADS
     void map_exp(bint wide, const void*, void*, Py_ssize_t)
@@ -103,22 +101,9 @@ cdef extern from "_simd.h" nogil:
         bint wide, const int64_t* targets, const void* predictions, const void* sample_weight,
         bint from_logits, double label_smoothing, void* gradients, Py_ssize_t rows,
         Py_ssize_t columns, Py_ssize_t count)
-    double c_mean_squared_error(
-        bint wide, const void* targets, const void* predictions, const void* sample_weight,
-        void* gradients, Py_ssize_t rows, Py_ssize_t columns,
-        Py_ssize_t count)
-    double c_mean_absolute_error(
-        bint wide, const void* targets, const void* predictions, const void* sample_weight,
-        void* gradients, Py_ssize_t rows, Py_ssize_t columns,
-        Py_ssize_t count)
-    double c_huber(
-        bint wide, const void* targets, const void* predictions, const void* sample_weight,
-        double delta, void* gradients, Py_ssize_t rows, Py_ssize_t columns,
-        Py_ssize_t count)
-    double c_poisson(
-        bint wide, const void* targets, const void* predictions, const void* sample_weight,
-        void* gradients, Py_ssize_t rows, Py_ssize_t columns,
-        Py_ssize_t count)
+    double c_regression(
+        bint wide, int loss, const void* targets, const void* predictions, const void* sample_weight,
+        double parameter, void* gradients, Py_ssize_t rows, Py_ssize_t columns, Py_ssize_t count)
     void c_dropout(
         bint wide, const void* inputs, double rate, uint64_t seed, uint64_t step, uint64_t layer,
         void* outputs, Py_ssize_t rows, Py_ssize_t units)
@@ -539,22 +524,28 @@ def sparse_categorical_crossentropy(
     return total
 
 
-def mean_squared_error(
-    cnp.ndarray targets not None,
-    cnp.ndarray predictions not None,
-    cnp.ndarray sample_weight,
-    cnp.ndarray gradients not None,
-):
+cdef double regression(
+    int loss, cnp.ndarray targets, cnp.ndarray predictions, cnp.ndarray sample_weight,
+    double parameter, cnp.ndarray gradients) except? -1:
     if FASTDL_DEBUG:
         verify_loss(targets, predictions, sample_weight, gradients)
     cdef bint wide = is_wide(predictions)
     cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
     cdef double total
     with nogil:
-        total = c_mean_squared_error(
-            wide, data(targets), data(predictions), data(sample_weight),
+        total = c_regression(
+            wide, loss, data(targets), data(predictions), data(sample_weight), parameter,
             data(gradients), rows, columns, rows)
     return total
+
+
+def mean_squared_error(
+    cnp.ndarray targets not None,
+    cnp.ndarray predictions not None,
+    cnp.ndarray sample_weight,
+    cnp.ndarray gradients not None,
+):
+    return regression(MEAN_SQUARED_ERROR, targets, predictions, sample_weight, 0, gradients)
 
 
 def mean_absolute_error(
@@ -563,16 +554,7 @@ def mean_absolute_error(
     cnp.ndarray sample_weight,
     cnp.ndarray gradients not None,
 ):
-    if FASTDL_DEBUG:
-        verify_loss(targets, predictions, sample_weight, gradients)
-    cdef bint wide = is_wide(predictions)
-    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
-    cdef double total
-    with nogil:
-        total = c_mean_absolute_error(
-            wide, data(targets), data(predictions), data(sample_weight),
-            data(gradients), rows, columns, rows)
-    return total
+    return regression(MEAN_ABSOLUTE_ERROR, targets, predictions, sample_weight, 0, gradients)
 
 
 def huber(
@@ -582,16 +564,7 @@ def huber(
     double delta,
     cnp.ndarray gradients not None,
 ):
-    if FASTDL_DEBUG:
-        verify_loss(targets, predictions, sample_weight, gradients)
-    cdef bint wide = is_wide(predictions)
-    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
-    cdef double total
-    with nogil:
-        total = c_huber(
-            wide, data(targets), data(predictions), data(sample_weight),
-            delta, data(gradients), rows, columns, rows)
-    return total
+    return regression(HUBER, targets, predictions, sample_weight, delta, gradients)
 
 
 def poisson(
@@ -600,16 +573,7 @@ def poisson(
     cnp.ndarray sample_weight,
     cnp.ndarray gradients not None,
 ):
-    if FASTDL_DEBUG:
-        verify_loss(targets, predictions, sample_weight, gradients)
-    cdef bint wide = is_wide(predictions)
-    cdef Py_ssize_t rows = rows_of(predictions), columns = columns_of(predictions)
-    cdef double total
-    with nogil:
-        total = c_poisson(
-            wide, data(targets), data(predictions), data(sample_weight),
-            data(gradients), rows, columns, rows)
-    return total
+    return regression(POISSON, targets, predictions, sample_weight, 0, gradients)
 
 
 # --------------------------------------------------------------------------- random numbers

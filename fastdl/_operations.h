@@ -274,6 +274,21 @@ static double FN(poisson)(const REAL *targets, const REAL *predictions, const RE
 }
 #undef ELEMENTWISE_LOSS
 
+/* That of these four which `loss` names; `parameter` is Huber's delta. */
+static double FN(regression)(int loss, const REAL *targets, const REAL *predictions,
+                             const REAL *sample_weight, double parameter, REAL *gradients, ptrdiff_t rows,
+                             ptrdiff_t columns, ptrdiff_t count) {
+    switch (loss) {
+    case MEAN_SQUARED_ERROR:
+        return FN(mean_squared_error)(targets, predictions, sample_weight, gradients, rows, columns, count);
+    case MEAN_ABSOLUTE_ERROR:
+        return FN(mean_absolute_error)(targets, predictions, sample_weight, gradients, rows, columns, count);
+    case HUBER:
+        return FN(huber)(targets, predictions, sample_weight, parameter, gradients, rows, columns, count);
+    default: return FN(poisson)(targets, predictions, sample_weight, gradients, rows, columns, count);
+    }
+}
+
 static double FN(categorical_crossentropy)(const REAL *targets, const REAL *predictions,
                                            const REAL *sample_weight, int from_logits,
                                            double label_smoothing, REAL *gradients, ptrdiff_t rows,

@@ -170,10 +170,10 @@ def read_layers(keras, model):
     """The `Chain` that a model is, or an error that names what can't be part of one."""
     before, dense, functions, rates = [], [], [], []
     chain = _chain(model)
-    for layer in chain:
+    for layer, inputs in chain:
         kind = type(layer)
         if kind is keras.layers.Dense:
-            _check_dense(layer)
+            _check_dense(layer, inputs)
             dense.append(layer)
             functions.append(_function(keras, layer, layer.activation))
             rates.append(0.0)
@@ -194,7 +194,7 @@ def read_layers(keras, model):
     if rates[-1]:
         raise unsupported(dense[-1], "Dropout follows the last layer")
     # A Dense layer's activation may be a layer.
-    parts = [part for layer in chain for part in layer._flatten_layers()]
+    parts = [part for layer, _ in chain for part in layer._flatten_layers()]
     for layer in parts:
         if layer.activity_regularizer is not None:
             raise unsupported(layer, "has an activity_regularizer")
@@ -212,26 +212,24 @@ def read_dtype(layers):
 
 
 def _chain(model):
-    """The layers between a model's one input and its one output, each fed by the one before."""
+    """The layers from a model's one input to its one output, each with what it is fed."""
     if not model.built or not getattr(model, "inputs", None):
         raise UnsupportedModelError(f"{model.name}: the model is not built yet: give it an Input")
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         raise UnsupportedModelError(f"{model.name}: not one input and one output")
     # A layer may have been called by other models too: `layer.input` is that of its first call.
     (source,), (tensor,) = model.inputs, model.outputs
-    layers = []
+    chain = []
     while tensor is not source:
         layer, call, _ = tensor._keras_history
         inputs = layer._inbound_nodes[call].input_tensors
         if len(inputs) != 1:
             raise unsupported(layer, "is not fed by the layer before it alone")
-        if layer in layers and layer.weights:
+        if layer.weights and any(layer is other for other, _ in chain):
             raise unsupported(layer, "stands at two places")
         (tensor,) = inputs
-        if type(layer).__name__ == "Dense" and len(tensor.shape) != 2:
-            raise unsupported(layer, f"takes inputs {tensor.shape}, not rows of features")
-        layers.insert(0, layer)
-    return layers
+        chain.append((layer, tensor))
+    return chain[::-1]
 
 
 def read_input(model):
@@ -256,8 +254,10 @@ def _check_before(keras, layer, before):
         raise unsupported(layer, "stands before the first Dense")
 
 
-def _check_dense(layer):
-    """Refuse a Dense layer that is more than weights and biases."""
+def _check_dense(layer, inputs):
+    """Refuse a Dense layer that is more than weights and biases for rows of features."""
+    if len(inputs.shape) != 2:
+        raise unsupported(layer, f"takes inputs {inputs.shape}, not rows of features")
     for setting in ("lora_enabled", "quantization_mode"):
         if getattr(layer, setting, None):
             raise unsupported(layer, f"{setting} is {getattr(layer, setting)!r}")

@@ -376,23 +376,22 @@ class Accelerated:
             raise ValueError(f"Arguments not recognized: {kwargs}")
         source = self._source(x, y, sample_weight, None, batch_size, steps, False)
         callbacks = self._callback_list(callbacks, verbose, source.steps)
-        self._link.read_weights()
-        try:
-            logs = source.score(Hooks(self._keras, callbacks, self._link))
-        finally:
-            self._link.write_results()
+        logs = self._scores(source, Hooks(self._keras, callbacks, self._link))
         return self._results(logs, return_dict)
 
     @_supported
     def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
         """`keras.Model.test_on_batch`, by fastdl's kernels."""
         source = Arrays(self, x, y, sample_weight, None, None, False)
+        return self._results(self._scores(source, Silent()), return_dict)
+
+    def _scores(self, source, hooks):
+        """The logs of an evaluation; the model's metrics hold the same, or what there was of it."""
         self._link.read_weights()
         try:
-            logs = source.score(Silent())
+            return source.score(hooks)
         finally:
             self._link.write_results()
-        return self._results(logs, return_dict)
 
     def _callback_list(self, callbacks, verbose, steps, epochs=1, add_history=False):
         """Keras's list of these callbacks, itself left alone if it is one."""

@@ -457,11 +457,12 @@ class NetworkEstimator(BaseEstimator, ABC):
     # -------------------------------------------------------------------------------------- answers
 
     @with_threads
-    def _outputs(self, X, link):
-        """What the activation `link`, or of that name, makes of the outputs for rows X."""
+    def _outputs(self, X, link=None):
+        """What the activation called `link`, or else that of `_scored`, makes of the outputs."""
         check_is_fitted(self)
+        function = activations.get(link) if link else self._scored(self.network_)
         X = validate_data(self, X, reset=False, **_row_options(self.network_.dtype))
-        return self.network_._predict(X, activations.get(link).code, None)
+        return self.network_._predict(X, function.code, None)
 
     # -------------------------------------------------------------------------- other forms of it
 

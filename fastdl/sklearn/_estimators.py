@@ -539,8 +539,7 @@ class MLPRegressor(RegressorMixin, _Perceptron):
         ndarray (n,) or (n, outputs)
             float32 if both X and the network are, float64 otherwise.
         """
-        check_is_fitted(self)
-        outputs = self._outputs(X, self._scored(self.network_))
+        outputs = self._outputs(X)
         if getattr(X, "dtype", None) != np.float32:
             outputs = outputs.astype(np.float64, copy=False)
         if self.out_activation_ == "exp":
