@@ -52,6 +52,8 @@
 /* Weight gradients that wait for the optimizer together, of listed inputs and of others. */
 #define WAITING_GRADIENTS 8192
 #define MOST_RUNS 32
+/* Listed inputs whose gradients wait together where a layer has more outputs than registers add up. */
+#define HELD_INPUTS 16
 /* Elements between what two threads write: the processor fetches on beyond the end of what it reads. */
 #define APART 4096
 #define MOST_SUMS (1 << 16)
@@ -134,6 +136,7 @@ typedef struct {
     REAL *rooms;           /* (threads, WAITING_GRADIENTS + APART) those that wait, if they are few */
     ptrdiff_t widest_dense; /* outputs in whole panels */
     REAL *panels;          /* (threads, batch, widest_dense) gradients of a layer's outputs */
+    REAL *dots;            /* (threads, batch * HELD_INPUTS + APART) gradients of listed inputs */
     double *block_losses;  /* of each ROW_BLOCK rows */
     double *block_right;
     double *block_sums;    /* of each SUM_BLOCK parameters: squares, or (blocks,) penalties */
@@ -1027,20 +1030,35 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
     }
 }
 
+/* The sums of an input so far, or zeros if there are none. */
+INLINE void FN(load_sums)(int vectors, int last, const REAL *sums, int first, FN(vector) *sum) {
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; v++) sum[v] = first ? (FN(vector)){0} : FN(load)(sums, v, vectors, last);
+}
+
+INLINE void FN(store_sums)(int vectors, int last, const FN(vector) *sum, REAL *sums) {
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors - 1; v++) *(FN(vector) *)(sums + v * LANES) = sum[v];
+    if (last == LANES)
+        *(FN(vector) *)(sums + (vectors - 1) * LANES) = sum[vectors - 1];
+    else
+        FN(store_part)(sums + (vectors - 1) * LANES, sum[vectors - 1], last);
+}
+
 /* For each of `count` inputs: sums (vectors) = its values times the gradients of the outputs, over the
- * rows that have it; and in `back` its own gradient in these rows, the gradients of the outputs times its
- * weights, times `scale`. `stride`: between rows of values, as between words of present. */
+ * rows that have it, or if these words are not the `first` ones, that added to them; and in `back` its own
+ * gradient in these rows, the gradients of the outputs times its weights, times `scale`. `stride`: between
+ * rows of values, as between words of present. */
 INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
                               const uint32_t *present, const REAL *values, ptrdiff_t stride,
-                              const REAL *gradients, ptrdiff_t outputs, REAL *sums, const REAL *weights,
-                              REAL *back, ptrdiff_t back_stride, REAL scale, int add) {
+                              const REAL *gradients, ptrdiff_t gradient_stride, int first, REAL *sums,
+                              const REAL *weights, ptrdiff_t outputs, REAL *back, ptrdiff_t back_stride,
+                              REAL scale, int add) {
     for (ptrdiff_t i = 0; i < count; i++, weights += outputs, sums += outputs) {
         FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
+        FN(load_sums)(vectors, last, sums, first, sum);
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) {
-            sum[v] = (FN(vector)){0};
-            weight[v] = FN(load)(weights, v, vectors, last);
-        }
+        for (int v = 0; v < vectors; v++) weight[v] = FN(load)(weights, v, vectors, last);
         for (ptrdiff_t w = 0; w < words; w++)
             for (uint32_t bits = present[w * stride + i]; bits;) {
                 FN(vector) dots[TOTALS] = {{0}};
@@ -1051,7 +1069,7 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
 #pragma GCC unroll 4
                 for (int k = 0; k < TOTALS && bits; k++, bits &= bits - 1) {
                     const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
-                    const REAL value = values[b * stride + i], *row = gradients + b * outputs;
+                    const REAL value = values[b * stride + i], *row = gradients + b * gradient_stride;
                     FN(vector) dot[2] = {{0}, {0}};
 #pragma GCC unroll 8
                     for (int v = 0; v < vectors; v++) {
@@ -1065,8 +1083,7 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
                 FN(totals)(dots, totals);
                 for (int k = 0; k < TOTALS; k++) *places[k] = (add ? *places[k] : 0) + totals[k] * scale;
             }
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + v * LANES) = sum[v];
+        FN(store_sums)(vectors, last, sum, sums);
     }
 }
 
@@ -1074,21 +1091,21 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
  * of 32. `stride`: inputs in a plane, and words from one to the next of present. */
 INLINE void FN(data_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
                             const uint32_t *present, const REAL *values, const uint8_t *codes,
-                            const REAL *table, ptrdiff_t stride, const REAL *gradients, ptrdiff_t outputs,
-                            REAL *sums) {
+                            const REAL *table, ptrdiff_t stride, const REAL *gradients,
+                            ptrdiff_t gradient_stride, int first, REAL *sums, ptrdiff_t outputs) {
     for (ptrdiff_t i = 0; i < count; i++, sums += outputs) {
-        FN(vector) sum[SPARSE_VECTORS] = {{0}};
+        FN(vector) sum[SPARSE_VECTORS];
+        FN(load_sums)(vectors, last, sums, first, sum);
         for (ptrdiff_t w = 0; w < words; w++)
             for (uint32_t bits = present[w * stride + i]; bits; bits &= bits - 1) {
                 const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
                 const REAL value = codes ? table[codes[(w * stride + i) * 32 + b % 32]]
                                          : values[(b / NOTE_ROWS * stride + i) * NOTE_ROWS + b % NOTE_ROWS];
-                const REAL *row = gradients + b * outputs;
+                const REAL *row = gradients + b * gradient_stride;
 #pragma GCC unroll 8
                 for (int v = 0; v < vectors; v++) sum[v] += value * FN(load)(row, v, vectors, last);
             }
-#pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) *(FN(vector) *)(sums + v * LANES) = sum[v];
+        FN(store_sums)(vectors, last, sum, sums);
     }
 }
 
@@ -1227,49 +1244,81 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                                  : y->values + plane + before * NOTE_ROWS;
     const REAL *gradients = y->gradients;
     FN(use_waiting)(e, rule, w);
+    /* Wide rows are added up panel by panel of the outputs and, in each, by words of the batch, whose
+     * gradients, brought together, stay in the first-level cache for some inputs: rows far apart would fight
+     * for a few places in it. The inputs' own gradients add up beside each other for the same reason. */
+    const int wide = outputs > panel;
+    const ptrdiff_t held_most = e->most_sums / outputs < HELD_INPUTS ? e->most_sums / outputs : HELD_INPUTS;
+    const ptrdiff_t most = wide ? held_most : WAITING_GRADIENTS / outputs, together = wide ? 1 : words;
+    REAL *panels = e->panels + thread * batch * e->widest_dense;
+    REAL *dots = e->dots + thread * (batch * HELD_INPUTS + APART);
+    for (ptrdiff_t b = 0; wide && b < rows; b++)
+        for (ptrdiff_t j = 0; j < outputs; j += panel) {
+            const ptrdiff_t columns = outputs - j < panel ? outputs - j : panel;
+            memcpy(panels + j * rows + b * ((columns + LANES - 1) / LANES * LANES), gradients + b * outputs + j,
+                   columns * sizeof(REAL));
+        }
     w->y = y;
-    w->sums = outputs <= WAITING_GRADIENTS ? FN(room)(e, thread) : e->sums + thread * e->most_sums;
+    w->sums = wide ? e->sums + thread * e->most_sums : FN(room)(e, thread);
     w->shifted = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
     /* What ReLU and dropout let pass is what is listed. */
     const int direct = l && y[-1].fused;
     const FN(view) target = direct ? FN(view_gradients)(e, l - 1, thread) : view;
     REAL *back = l ? (direct ? y[-1].gradients : y[-1].back) + FN(place)(target, batch, 0, range.start) : NULL;
     const REAL scale = direct ? FN(kept_scale)(&y[-1]) : 1;
-    const ptrdiff_t back_stride = target.stride;
-    const ptrdiff_t most = outputs <= WAITING_GRADIENTS ? WAITING_GRADIENTS / outputs : 1;
-    for (ptrdiff_t b = 0; back && b < rows; b++) memset(back + b * back_stride, 0, width * sizeof(REAL));
+    for (ptrdiff_t b = 0; back && !wide && b < rows; b++)
+        memset(back + b * target.stride, 0, width * sizeof(REAL));
     ptrdiff_t live = 0;
-    for (FN(range) run = {range.start, range.start}; run.stop < range.stop;) {
+    for (ptrdiff_t reached = range.start; reached < range.stop;) {
         FN(use_waiting)(e, rule, w);
-        for (ptrdiff_t held = 0; w->number < MOST_RUNS && held < most; held += run.stop - run.start) {
-            run = FN(next_run)(e, l, view, words, (FN(range)){run.stop, range.stop}, most - held, &live);
+        for (ptrdiff_t held = 0; w->number < MOST_RUNS && held < most;) {
+            const FN(range) run =
+                FN(next_run)(e, l, view, words, (FN(range)){reached, range.stop}, most - held, &live);
+            reached = run.stop;
             if (run.start == range.stop) break;
             w->runs[w->number++] = run;
-            const ptrdiff_t at = run.start - range.start, count = run.stop - run.start;
-            const REAL *weights = e->parameters + y->offset + run.start * outputs;
-            for (ptrdiff_t j = (outputs - 1) / panel * panel; j >= 0; j -= panel) { /* see dense_step */
-                const ptrdiff_t left = outputs - j;
-                const int vectors = left > panel ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
-                const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
-                REAL *target = w->sums + held * outputs + j;
-#define LISTED_INPUTS_(number, last)                                                                 \
-    FN(listed_inputs)(number, last, count, words, present + at, values + at, view.stride, gradients + j, \
-                      outputs, target, weights + j, back + at, back_stride, scale, left > panel)
-#define DATA_INPUTS(number, values, codes)                                                            \
-    FN(data_inputs)(number, last, count, words, present + at, values, codes, e->p.table, view.stride,  \
-                    gradients + j, outputs, target)
-#define LISTED_INPUTS(number)                               \
-    if (codes)                                             \
-        DATA_INPUTS(number, NULL, codes + at * 32);         \
-    else if (!l)                                           \
-        DATA_INPUTS(number, values + at * NOTE_ROWS, NULL); \
-    else if (last == LANES)                               \
-        LISTED_INPUTS_(number, LANES);                      \
-    else                                                  \
+            held += run.stop - run.start;
+        }
+        if (l && wide) memset(dots, 0, rows * HELD_INPUTS * sizeof(REAL));
+        for (ptrdiff_t j = (outputs - 1) / panel * panel; j >= 0; j -= panel) {
+            const ptrdiff_t left = outputs - j;
+            const int vectors = left > panel ? SPARSE_VECTORS : (int)((left + LANES - 1) / LANES);
+            const int last = left > vectors * LANES ? LANES : (int)(left - (vectors - 1) * LANES);
+            const REAL *right = wide ? panels + j * rows : gradients;
+            const ptrdiff_t right_row = wide ? vectors * LANES : outputs;
+            for (ptrdiff_t word = 0; word < words; word += together, right += 32 * right_row) {
+                const uint32_t *there = present + word * view.stride;
+                REAL *sums = w->sums + j;
+                for (int r = 0; r < w->number; r++) {
+                    const ptrdiff_t at = w->runs[r].start - range.start;
+                    const ptrdiff_t count = w->runs[r].stop - w->runs[r].start;
+#define LISTED_INPUTS_(number, last)                                                                    \
+    FN(listed_inputs)(number, last, count, together, there + at, values + word * 32 * view.stride + at, \
+                      view.stride, right, right_row, word == 0, sums,                                   \
+                      e->parameters + y->offset + w->runs[r].start * outputs + j, outputs,              \
+                      wide ? dots + word * 32 * HELD_INPUTS : back + at,                                \
+                      wide ? HELD_INPUTS : target.stride, scale, left > panel)
+#define DATA_INPUTS(number, values, codes)                                                             \
+    FN(data_inputs)(number, last, count, together, there + at, values, codes, e->p.table, view.stride, \
+                    right, right_row, word == 0, sums, outputs)
+#define LISTED_INPUTS(number)                                                              \
+    if (codes)                                                                            \
+        DATA_INPUTS(number, NULL, codes + (word * view.stride + at) * 32);                 \
+    else if (!l)                                                                          \
+        DATA_INPUTS(number, values + word * 32 * view.stride + at * NOTE_ROWS, NULL);      \
+    else if (last == LANES)                                                              \
+        LISTED_INPUTS_(number, LANES);                                                     \
+    else                                                                                  \
         LISTED_INPUTS_(number, last)
-                WITH_VECTORS(vectors, LISTED_INPUTS)
+                    WITH_VECTORS(vectors, LISTED_INPUTS)
+                    sums += count * outputs;
+                }
             }
         }
+        if (!l || !wide || !w->number) continue;
+        const ptrdiff_t at = w->runs[0].start - range.start, count = w->runs[0].stop - w->runs[0].start;
+        for (ptrdiff_t b = 0; b < rows; b++)
+            memcpy(back + b * target.stride + at, dots + b * HELD_INPUTS, count * sizeof(REAL));
     }
 }
 
@@ -1845,6 +1894,7 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     e->sums = FN(carve)(&scratch, &used, e->p.threads * e->most_sums * real);
     e->rooms = FN(carve)(&scratch, &used, e->p.threads * (ptrdiff_t)(WAITING_GRADIENTS + APART) * real);
     e->panels = FN(carve)(&scratch, &used, e->p.threads * batch * e->widest_dense * real);
+    e->dots = FN(carve)(&scratch, &used, e->p.threads * (batch * HELD_INPUTS + (ptrdiff_t)APART) * real);
     e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
     e->batch_labels = FN(carve)(&scratch, &used, batch * sizeof(int64_t));
     e->batch_weight = FN(carve)(&scratch, &used, batch * real);
@@ -1956,6 +2006,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef NARROW_OUTPUTS
 #undef WAITING_GRADIENTS
 #undef MOST_RUNS
+#undef HELD_INPUTS
 #undef APART
 #undef MOST_SUMS
 #undef TOTALS

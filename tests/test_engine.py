@@ -389,6 +389,19 @@ def test_steps_too_short_to_tell_count_together():
     assert choice.threads == 1
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
+@pytest.mark.parametrize("few_values", [True, False])
+@pytest.mark.parametrize("density", [1.0, 0.2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.usefixtures("threads")
+def test_lists_for_more_outputs_than_registers_add_up(dtype, density, few_values):
+    # Batches of more rows than a word has bits, the last one of few.
+    X, y = data(rows=163, features=40, density=density)
+    X = X.round(1) if few_values else X
+    arguments = {"sizes": [40, 150, 141, 3], "dropout": 0.4, "dtype": dtype}
+    assert_same_training(arguments, {"batch_size": 75, "optimizer": SGD(0.1)}, X, y)
+
+
 @pytest.mark.parametrize("optimizer", [Adam(0.01), Adam(0.01, global_clipnorm=0.5)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("outputs", [1824, 2721, 4000])
