@@ -1246,10 +1246,11 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     FN(use_waiting)(e, rule, w);
     /* Wide rows are added up panel by panel of the outputs and, in each, by words of the batch, whose
      * gradients, brought together, stay in the first-level cache for some inputs: rows far apart would fight
-     * for a few places in it. The inputs' own gradients add up beside each other for the same reason. */
+     * for a few places in it. The inputs' own gradients add up beside each other for the same reason. (Of the
+     * data a word may have next to nothing: those are added up at once.) */
     const int wide = outputs > panel;
     const ptrdiff_t held_most = e->most_sums / outputs < HELD_INPUTS ? e->most_sums / outputs : HELD_INPUTS;
-    const ptrdiff_t most = wide ? held_most : WAITING_GRADIENTS / outputs, together = wide ? 1 : words;
+    const ptrdiff_t most = wide ? held_most : WAITING_GRADIENTS / outputs, together = l && wide ? 1 : words;
     REAL *panels = e->panels + thread * batch * e->widest_dense;
     REAL *dots = e->dots + thread * (batch * HELD_INPUTS + APART);
     for (ptrdiff_t b = 0; wide && b < rows; b++)
