@@ -994,6 +994,17 @@ static void FN(dense_back)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t 
                         y[-1].back + FN(place)(view, e->p.batch, 0, range.start), view.stride, 1);
 }
 
+/* Panels of gradients (rows, outputs), each a matrix of its own whose rows are whole units. */
+static void FN(gather_panels)(const REAL *gradients, ptrdiff_t rows, ptrdiff_t outputs, ptrdiff_t panel,
+                              ptrdiff_t unit, REAL *panels) {
+    for (ptrdiff_t b = 0; b < rows; b++, gradients += outputs)
+        for (ptrdiff_t j = 0; j < outputs; j += panel) {
+            const ptrdiff_t width = outputs - j < panel ? outputs - j : panel;
+            memcpy(panels + j * rows + b * ((width + unit - 1) / unit * unit), gradients + j,
+                   width * sizeof(REAL));
+        }
+}
+
 /* The step of its weights. */
 static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, const REAL *inputs,
                            FN(view) view, int thread, ptrdiff_t rows, FN(range) range) {
@@ -1008,10 +1019,7 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
      * gradients one after the other: in rows far apart they would fight for a few places in the cache. */
     const ptrdiff_t last = (outputs - 1) / panel * panel, waiting = FN(waiting_rows)(last + panel);
     REAL *sums = e->sums + thread * e->most_sums, *panels = e->panels + thread * e->p.batch * e->widest_dense;
-    for (ptrdiff_t b = 0; outputs > panel && b < rows; b++)
-        for (ptrdiff_t j = 0; j < outputs; j += panel)
-            memcpy(panels + j * rows + b * panel, gradients + b * outputs + j,
-                   (outputs - j < panel ? outputs - j : panel) * sizeof(REAL));
+    if (outputs > panel) FN(gather_panels)(gradients, rows, outputs, panel, panel, panels);
     for (ptrdiff_t i = range.start; i < range.stop; i += waiting) {
         const ptrdiff_t count = range.stop - i < waiting ? range.stop - i : waiting;
         /* Whole vectors: what goes beyond a row's last column is written over by the next row, or by the
@@ -1028,12 +1036,6 @@ static void FN(dense_step)(const FN(engine) *e, const FN(rule) *rule, int l, con
             FN(use_weights)(e, rule, y, own.at + (i + r) * own.stride, i + r, together, outputs,
                             sums + r * outputs);
     }
-}
-
-/* The sums of an input so far, or zeros if there are none. */
-INLINE void FN(load_sums)(int vectors, int last, const REAL *sums, int first, FN(vector) *sum) {
-#pragma GCC unroll 8
-    for (int v = 0; v < vectors; v++) sum[v] = first ? (FN(vector)){0} : FN(load)(sums, v, vectors, last);
 }
 
 INLINE void FN(store_sums)(int vectors, int last, const FN(vector) *sum, REAL *sums) {
@@ -1056,9 +1058,11 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
                               REAL scale, int add) {
     for (ptrdiff_t i = 0; i < count; i++, weights += outputs, sums += outputs) {
         FN(vector) sum[SPARSE_VECTORS], weight[SPARSE_VECTORS];
-        FN(load_sums)(vectors, last, sums, first, sum);
 #pragma GCC unroll 8
-        for (int v = 0; v < vectors; v++) weight[v] = FN(load)(weights, v, vectors, last);
+        for (int v = 0; v < vectors; v++) {
+            sum[v] = first ? (FN(vector)){0} : FN(load)(sums, v, vectors, last);
+            weight[v] = FN(load)(weights, v, vectors, last);
+        }
         for (ptrdiff_t w = 0; w < words; w++)
             for (uint32_t bits = present[w * stride + i]; bits;) {
                 FN(vector) dots[TOTALS] = {{0}};
@@ -1092,10 +1096,9 @@ INLINE void FN(listed_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t 
 INLINE void FN(data_inputs)(int vectors, int last, ptrdiff_t count, ptrdiff_t words,
                             const uint32_t *present, const REAL *values, const uint8_t *codes,
                             const REAL *table, ptrdiff_t stride, const REAL *gradients,
-                            ptrdiff_t gradient_stride, int first, REAL *sums, ptrdiff_t outputs) {
+                            ptrdiff_t gradient_stride, REAL *sums, ptrdiff_t outputs) {
     for (ptrdiff_t i = 0; i < count; i++, sums += outputs) {
-        FN(vector) sum[SPARSE_VECTORS];
-        FN(load_sums)(vectors, last, sums, first, sum);
+        FN(vector) sum[SPARSE_VECTORS] = {{0}};
         for (ptrdiff_t w = 0; w < words; w++)
             for (uint32_t bits = present[w * stride + i]; bits; bits &= bits - 1) {
                 const ptrdiff_t b = w * 32 + __builtin_ctz(bits);
@@ -1253,12 +1256,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const ptrdiff_t most = wide ? held_most : WAITING_GRADIENTS / outputs, together = l && wide ? 1 : words;
     REAL *panels = e->panels + thread * batch * e->widest_dense;
     REAL *dots = e->dots + thread * (batch * HELD_INPUTS + APART);
-    for (ptrdiff_t b = 0; wide && b < rows; b++)
-        for (ptrdiff_t j = 0; j < outputs; j += panel) {
-            const ptrdiff_t columns = outputs - j < panel ? outputs - j : panel;
-            memcpy(panels + j * rows + b * ((columns + LANES - 1) / LANES * LANES), gradients + b * outputs + j,
-                   columns * sizeof(REAL));
-        }
+    if (wide) FN(gather_panels)(gradients, rows, outputs, panel, LANES, panels);
     w->y = y;
     w->sums = wide ? e->sums + thread * e->most_sums : FN(room)(e, thread);
     w->shifted = !l && e->shifts ? FN(sum_gradients)(e, thread, rows) : NULL;
@@ -1301,22 +1299,22 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
                       wide ? HELD_INPUTS : target.stride, scale, left > panel)
 #define DATA_INPUTS(number, values, codes)                                                             \
     FN(data_inputs)(number, last, count, together, there + at, values, codes, e->p.table, view.stride, \
-                    right, right_row, word == 0, sums, outputs)
-#define LISTED_INPUTS(number)                                                              \
-    if (codes)                                                                            \
-        DATA_INPUTS(number, NULL, codes + (word * view.stride + at) * 32);                 \
-    else if (!l)                                                                          \
-        DATA_INPUTS(number, values + word * 32 * view.stride + at * NOTE_ROWS, NULL);      \
-    else if (last == LANES)                                                              \
-        LISTED_INPUTS_(number, LANES);                                                     \
-    else                                                                                  \
+                    right, right_row, sums, outputs)
+#define LISTED_INPUTS(number)                               \
+    if (codes)                                             \
+        DATA_INPUTS(number, NULL, codes + at * 32);         \
+    else if (!l)                                           \
+        DATA_INPUTS(number, values + at * NOTE_ROWS, NULL); \
+    else if (last == LANES)                               \
+        LISTED_INPUTS_(number, LANES);                      \
+    else                                                  \
         LISTED_INPUTS_(number, last)
                     WITH_VECTORS(vectors, LISTED_INPUTS)
                     sums += count * outputs;
                 }
             }
         }
-        if (!l || !wide || !w->number) continue;
+        if (!l || !wide) continue;
         const ptrdiff_t at = w->runs[0].start - range.start, count = w->runs[0].stop - w->runs[0].start;
         for (ptrdiff_t b = 0; b < rows; b++)
             memcpy(back + b * target.stride + at, dots + b * HELD_INPUTS, count * sizeof(REAL));
