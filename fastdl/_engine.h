@@ -13,9 +13,10 @@
  *     backward, each layer:  gradients of the own inputs                 | told
  *                            the own weights' step                       | others awaited
  *
- * Only outputs and their gradients cross from core to core. (Cut by columns instead, a thread reads
- * the others' weights to go backward, which they have just changed: slower on two threads than on one
- * where rows of weights interleave, and a tenth slower than this where each has a matrix of its own.)
+ * Only outputs and their gradients cross from core to core, these without zeros. (Cut by columns instead,
+ * a thread reads the others' weights to go backward, which they have just changed: slower on two threads
+ * than on one where rows of weights interleave, and a tenth slower than this where each has a matrix of
+ * its own.)
  *
  * Inputs are cut into a fixed number of blocks, whose parts are added up as a fixed tree, and a thread
  * owns whole blocks: results are bit-identical for any number of threads. Where the outputs of a batch
@@ -96,7 +97,11 @@ typedef struct {
     REAL *fed_on;       /* that after dropout; the same as activated without */
     REAL *factors;      /* what dropout multiplied by; NULL without */
     REAL *back;         /* gradients in fed_on */
-    REAL *gradients;    /* (batch, outputs) gradients in preactivated; of columns as `view` says */
+    REAL *gradients;    /* (batch, outputs) gradients in preactivated, as `view_gradients` says */
+    /* If fused, each of several threads has all gradients, and brings in what the others sent of theirs. */
+    int sent;
+    REAL *packed;       /* (batch, outputs) as `view` says: what is sent, row by row, without zeros */
+    uint16_t *nonzero;  /* (batch, outputs / LANES) as `view` says: bits of the units that have it */
     uint16_t *kept;     /* (batch, outputs / LANES) as `view` says: bits of those that dropout leaves, if fused */
     /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
      * behind it; and in which rows an input occurs, as bits, and with what value. */
@@ -231,7 +236,13 @@ INLINE FN(view) FN(view_layer)(const FN(engine) *e, int l, int thread) {
 /* How a thread sees the gradients in layer l's preactivations: others need them, but for columns. */
 INLINE FN(view) FN(view_gradients)(const FN(engine) *e, int l, int thread) {
     const FN(layer) *y = &e->layer[l];
-    return y->by_columns ? FN(view_outputs)(e, l, thread) : (FN(view)){0, y->outputs, 0};
+    if (y->by_columns) return FN(view_outputs)(e, l, thread);
+    return (FN(view)){0, y->outputs, y->sent ? thread * (e->p.batch * y->outputs + APART) : 0};
+}
+
+/* Gradients in all of layer l's preactivations. */
+INLINE REAL *FN(gradients_of)(const FN(engine) *e, int l, int thread) {
+    return e->layer[l].gradients + FN(view_gradients)(e, l, thread).apart;
 }
 
 /* Where a layer's weights are of which a thread takes rows. */
@@ -948,8 +959,53 @@ static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int th
         }
     }
 }
+
+/* Packs the gradients in the own units' preactivations for the other threads: without zeros, a fraction of
+ * the cache lines cross from core to core, which took a tenth of a step. */
+static void FN(send_gradients)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
+    const FN(layer) *y = &e->layer[l];
+    const FN(view) registers = FN(in_registers)(view), source = FN(view_gradients)(e, l, thread);
+    REAL *packed = y->packed + FN(place)(view, e->p.batch, 0, view.first);
+    uint16_t *nonzero = y->nonzero + FN(place)(registers, e->p.batch, 0, registers.first);
+    for (ptrdiff_t b = 0; b < rows; b++) {
+        const REAL *fed_on = y->fed_on + FN(place)(view, e->p.batch, b, view.first);
+        const REAL *gradients = y->gradients + FN(place)(source, e->p.batch, b, view.first);
+        for (ptrdiff_t i = 0; i < view.stride; i += LANES) {
+            const lane_mask lanes = first_lanes(view.stride - i), on = not_zero(load_lanes(lanes, fed_on + i));
+            pack_lanes(on, load_lanes(lanes, gradients + i), packed);
+            packed += count_lanes(on);
+            *nonzero++ = (uint16_t)on;
+        }
+    }
+}
+
+/* Brings in the gradients that the other threads packed. */
+static void FN(receive_gradients)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
+    const FN(layer) *y = &e->layer[l];
+    const FN(view) target = FN(view_gradients)(e, l, thread);
+    for (int other = 0; other < e->p.threads; other++) {
+        if (other == thread) continue;
+        const FN(view) view = FN(view_outputs)(e, l, other), registers = FN(in_registers)(view);
+        const REAL *packed = y->packed + FN(place)(view, e->p.batch, 0, view.first);
+        const uint16_t *nonzero = y->nonzero + FN(place)(registers, e->p.batch, 0, registers.first);
+        for (ptrdiff_t b = 0; b < rows; b++) {
+            REAL *gradients = y->gradients + FN(place)(target, e->p.batch, b, view.first);
+            for (ptrdiff_t i = 0; i < view.stride; i += LANES) {
+                const lane_mask on = *nonzero++;
+                store_lanes(first_lanes(view.stride - i), gradients + i, spread_lanes(on, packed));
+                packed += count_lanes(on);
+            }
+        }
+    }
+}
 #else
 #define HAS_FUSED 0
+static void FN(send_gradients)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
+    (void)e, (void)l, (void)view, (void)thread, (void)rows;
+}
+static void FN(receive_gradients)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
+    (void)e, (void)l, (void)thread, (void)rows;
+}
 static void FN(draw_kept)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows) {
     (void)e, (void)l, (void)view, (void)rows;
 }
@@ -987,10 +1043,11 @@ INLINE ptrdiff_t FN(most_waiting)(ptrdiff_t width) {
 }
 
 /* The gradients of a block of layer l's inputs with few zeros. */
-static void FN(dense_back)(const FN(engine) *e, int l, FN(view) view, ptrdiff_t rows, FN(range) range) {
+static void FN(dense_back)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows,
+                           FN(range) range) {
     const FN(layer) *y = &e->layer[l];
-    FN(blocked_product)(rows, range.stop - range.start, y->outputs, y->gradients, y->outputs, 1,
-                        e->parameters + y->offset + range.start * y->outputs, 1, y->outputs, NULL,
+    FN(blocked_product)(rows, range.stop - range.start, y->outputs, FN(gradients_of)(e, l, thread), y->outputs,
+                        1, e->parameters + y->offset + range.start * y->outputs, 1, y->outputs, NULL,
                         y[-1].back + FN(place)(view, e->p.batch, 0, range.start), view.stride, 1);
 }
 
@@ -1193,7 +1250,7 @@ static FN(range) FN(next_run)(const FN(engine) *e, int l, FN(view) view, ptrdiff
 /* The first layer's gradients of its outputs, added up over the rows. */
 static const REAL *FN(sum_gradients)(const FN(engine) *e, int thread, ptrdiff_t rows) {
     const ptrdiff_t outputs = e->layer[0].outputs;
-    const REAL *gradients = e->layer->gradients;
+    const REAL *gradients = FN(gradients_of)(e, 0, thread);
     REAL *sums = e->shift_sums + thread * e->shift_width;
     memset(sums, 0, outputs * sizeof(REAL));
     for (ptrdiff_t b = 0; b < rows; b++, gradients += outputs)
@@ -1245,7 +1302,7 @@ static void FN(listed_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const REAL *values = l       ? inputs + FN(place)(view, batch, 0, range.start)
                          : codes ? NULL
                                  : y->values + plane + before * NOTE_ROWS;
-    const REAL *gradients = y->gradients;
+    const REAL *gradients = FN(gradients_of)(e, l, thread);
     FN(use_waiting)(e, rule, w);
     /* Wide rows are added up panel by panel of the outputs and, in each, by words of the batch, whose
      * gradients, brought together, stay in the first-level cache for some inputs: rows far apart would fight
@@ -1352,6 +1409,7 @@ static void FN(narrow_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
     const ptrdiff_t most = WAITING_GRADIENTS / outputs / LANES * LANES;
     const int parts = ((int)outputs + SPARSE_VECTORS - 1) / SPARSE_VECTORS;
     const int part = ((int)outputs + parts - 1) / parts;
+    const REAL *gradients = FN(gradients_of)(e, l, thread);
     REAL *back = y[-1].back + FN(place)(view, batch, 0, 0);
     inputs += FN(place)(view, batch, 0, 0);
     for (ptrdiff_t start = range.start; start < range.stop; start += most) {
@@ -1376,7 +1434,7 @@ static void FN(narrow_step)(const FN(engine) *e, const FN(rule) *rule, int l, co
             for (int o = 0; o < outputs; o += part) {
                 const int left = (int)outputs - o < part ? (int)outputs - o : part;
 #define NARROW_INPUTS_(number, count)                                                             \
-    FN(narrow_inputs)(number, rows, y->gradients + o, outputs, weights + o, inputs + i, view.stride, count, \
+    FN(narrow_inputs)(number, rows, gradients + o, outputs, weights + o, inputs + i, view.stride, count, \
                       back + i, o == 0, sums + o)
 #define NARROW_INPUTS(number)                  \
     if (count == LANES)                        \
@@ -1693,7 +1751,7 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         const FN(view) view = FN(view_layer)(e, l, thread);
         const REAL *inputs = l ? y[-1].fed_on : e->batch_inputs;
         const int others_wait = l && !y[-1].by_columns; /* for the gradients */
-        for (ptrdiff_t b = 0; others_wait && y->in_parts && threads > 1 && b < rows; b++)
+        for (ptrdiff_t b = 0; others_wait && !y[-1].sent && y->in_parts && threads > 1 && b < rows; b++)
             FN(claim)(y[-1].gradients + b * y->inputs + own.start, (own.stop - own.start) * sizeof(REAL));
         /* Much of the next batch has left the cache again, on one thread most of it. */
         if (!l && y->lists) FN(fetch_ahead)(e, thread);
@@ -1706,13 +1764,14 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
             } else if (listed) {
                 FN(listed_step)(e, rule, l, inputs, view, thread, rows, range, &waiting);
             } else if (l) {
-                FN(dense_back)(e, l, view, rows, range);
+                FN(dense_back)(e, l, view, thread, rows, range);
                 if (y[-1].fused) FN(fused_backward)(e, l - 1, view, thread, rows, range);
             }
         }
         const int own_units = l && !y[-1].whole_rows;
         if (own_units && !y[-1].fused)
             FN(deactivate)(e, l - 1, view, thread, all_rows, own);
+        if (l && y[-1].sent) FN(send_gradients)(e, l - 1, view, thread, rows);
         if (others_wait) arrive(e->meeting, thread);
         FN(use_waiting)(e, rule, &waiting);
         const int stepped = y->by_columns || y->narrow;
@@ -1727,6 +1786,7 @@ static void FN(backward)(const FN(engine) *e, const FN(rule) *rule, ptrdiff_t ro
         else if (thread == 0)
             FN(update_bias)(e, rule, l, thread, rows, (FN(range)){0, y->outputs});
         if (others_wait) await(e->meeting, thread);
+        if (l && y[-1].sent) FN(receive_gradients)(e, l - 1, thread, rows);
         if (!l || own_units) continue;
         FN(deactivate)(e, l - 1, view, thread, FN(share)(rows, ROW_BLOCK, thread, threads), (FN(range)){0, y->inputs});
         meet(e->meeting, thread);
@@ -1847,10 +1907,16 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         y->fused = HAS_FUSED && l < e->p.layers - 1 && y[1].lists && y[1].in_parts &&
                    (y->in_parts || y->by_columns) && y->activation == RELU;
         if (y->fused) y->preactivated = y->fed_on;
-        if (y->fused && y->dropout > 0)
-            y->kept = FN(carve)(&scratch, &used,
-                                (batch * ((y->outputs + LANES - 1) / LANES + PARTS) + apart) * sizeof *y->kept);
-        y->gradients = FN(carve)(&scratch, &used, y->by_columns ? bytes : batch * y->outputs * real);
+        const ptrdiff_t bits = (batch * ((y->outputs + LANES - 1) / LANES + PARTS) + apart) * sizeof(uint16_t);
+        if (y->fused && y->dropout > 0) y->kept = FN(carve)(&scratch, &used, bits);
+        y->sent = y->fused && !y->by_columns && e->p.threads > 1;
+        if (y->sent) {
+            y->packed = FN(carve)(&scratch, &used, bytes);
+            y->nonzero = FN(carve)(&scratch, &used, bits);
+        }
+        const ptrdiff_t copies = y->sent ? e->p.threads : 1;
+        y->gradients = FN(carve)(&scratch, &used,
+                                 y->by_columns ? bytes : (copies * batch * y->outputs + apart) * real);
         y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
         if (y->lists) {
             y->present = FN(carve)(&scratch, &used, (e->words * y->inputs + apart) * sizeof *y->present);

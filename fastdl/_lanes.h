@@ -60,6 +60,15 @@ INLINE void list_only_lanes(lane_mask lanes, floats x, words units, float *value
     _mm512_mask_storeu_epi32(columns, there, _mm512_maskz_compress_epi32(lanes, (__m512i)units));
 }
 
+/* Some lanes of x, one after the other; writes a whole register. */
+INLINE void pack_lanes(lane_mask lanes, floats x, float *values) {
+    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(lanes, x));
+}
+/* The reverse: values in some lanes, zeros in the others; reads a whole register. */
+INLINE floats spread_lanes(lane_mask lanes, const float *values) {
+    return _mm512_maskz_expand_ps(lanes, _mm512_loadu_ps(values));
+}
+
 #elif defined(__AVX2__) && defined(__BMI2__) && !defined(__AVX512F__)
 #define HAS_LANES 1
 typedef __m256 floats;
@@ -111,10 +120,18 @@ INLINE words mark_lanes(lane_mask lanes, words x, words bit) {
     return x | (bit & (words)lanes_as_words(lanes));
 }
 
-/* The numbers, in bytes, of the lanes that are there, moved together. */
+/* The numbers of the lanes that are there, moved together; and in each of these lanes how many of them come
+ * before it. */
+#define LANE_NUMBERS 0x0706050403020100
+INLINE uint64_t lanes_as_bytes(lane_mask lanes) { return _pdep_u64(lanes, 0x0101010101010101) * 0xFF; }
+INLINE __m256i bytes_as_words(uint64_t bytes) {
+    return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)bytes));
+}
 INLINE __m256i lanes_together(lane_mask lanes) {
-    const uint64_t bytes = _pdep_u64(lanes, 0x0101010101010101) * 0xFF;
-    return _mm256_cvtepu8_epi32(_mm_cvtsi64_si128((int64_t)_pext_u64(0x0706050403020100, bytes)));
+    return bytes_as_words(_pext_u64(LANE_NUMBERS, lanes_as_bytes(lanes)));
+}
+INLINE __m256i lanes_apart(lane_mask lanes) {
+    return bytes_as_words(_pdep_u64(LANE_NUMBERS, lanes_as_bytes(lanes)));
 }
 INLINE void list_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
     const __m256i places = lanes_together(lanes);
@@ -125,6 +142,13 @@ INLINE void list_only_lanes(lane_mask lanes, floats x, words units, float *value
     const __m256i places = lanes_together(lanes), there = lanes_as_words(first_lanes(count_lanes(lanes)));
     _mm256_maskstore_ps(values, there, _mm256_permutevar8x32_ps(x, places));
     _mm256_maskstore_epi32(columns, there, _mm256_permutevar8x32_epi32((__m256i)units, places));
+}
+INLINE void pack_lanes(lane_mask lanes, floats x, float *values) {
+    _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(x, lanes_together(lanes)));
+}
+INLINE floats spread_lanes(lane_mask lanes, const float *values) {
+    const floats apart = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values), lanes_apart(lanes));
+    return _mm256_and_ps(apart, _mm256_castsi256_ps(lanes_as_words(lanes)));
 }
 
 #else

@@ -418,12 +418,14 @@ def test_cuts_of_a_wide_layer_give_the_same_bits(outputs, dtype, optimizer, monk
 
 @pytest.mark.parametrize("optimizer", [Adam(0.01), Adam(0.01, global_clipnorm=0.5)])
 @pytest.mark.parametrize("sparse_density", [0, 0.5])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize(
     "sizes", [[90, 130, 70, 10], [90, 45, 10], [90, 11, 70, 10], [90, 600, 10], [90, 50, 1000, 10]]
 )
-def test_any_cut_gives_the_same_bits(sizes, sparse_density, optimizer, monkeypatch):
+def test_any_cut_gives_the_same_bits(sizes, activation, sparse_density, optimizer, monkeypatch):
     X, y = data(rows=203, features=90, classes=10, density=0.2)
-    arguments = {"sizes": sizes, "dropout": 0.5, "l2": 1e-3, "dtype": "float32"}
+    arguments = {"sizes": sizes, "activation": activation, "dropout": 0.5, "l2": 1e-3}
+    arguments["dtype"] = "float32"
     monkeypatch.setattr(_engine, "SPARSE_DENSITY", sparse_density)
     results = set()
     for threads, interval in itertools.product(range(1, 6), [1, 0]):
@@ -433,6 +435,22 @@ def test_any_cut_gives_the_same_bits(sizes, sparse_density, optimizer, monkeypat
         slots = b"".join(slot.tobytes() for slot in net._state.slots.values())
         results.add((digest(net), slots, *history["loss"]))
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("sparse_density", [0, 0.5])
+@pytest.mark.parametrize("dropout", [0, 0.5])
+def test_any_cut_meets_the_same_infinities(dropout, sparse_density, monkeypatch):
+    # What ReLU and dropout let pass goes from thread to thread without zeros, but with NaN.
+    X, y = data(rows=60, features=90, classes=10, density=0.2)
+    arguments = {"sizes": [90, 70, 40, 10], "activation": "relu", "dropout": dropout}
+    arguments["dtype"] = "float32"
+    monkeypatch.setattr(_engine, "SPARSE_DENSITY", sparse_density)
+    finite = set()
+    for threads in range(1, 4):
+        monkeypatch.setattr(_engine, "_threads", lambda *_, count=threads: count)
+        net, _ = trained(arguments, {"batch_size": 20, "optimizer": SGD(1e25)}, X, y)
+        finite.add(b"".join(np.isfinite(array).tobytes() for array in net.weights))
+    assert len(finite) == 1 and not all(finite.pop())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
