@@ -318,7 +318,7 @@ def _demo_mnist_fast():
         table.add(
             f"seed {seed}: validation accuracy",
             f"above 97.5 % in {_FAST_SECONDS:g} s",
-            f"{100 * accuracies[-1]:.2f} % ({len(accuracies)} rounds)",
+            f"{100 * accuracies[-1]:.2f} % ({len(accuracies)} validations)",
             seconds,
         )
     under = sum(seconds < _FAST_SECONDS for seconds in times)

@@ -236,19 +236,19 @@ def test_a_keras_model_that_is_interrupted_has_learnt_so_far(data):
     assert int(model.optimizer.iterations) == 38
 
 
-def test_fast_training_stops_at_the_first_round_past_the_target(data):
+def test_fast_training_stops_at_the_first_epoch_past_the_target(data):
     network = mnist.build_network(seed=0)
     accuracies = mnist.train_fast(network, data, target=0.9)
     assert accuracies[-1] > 0.9
     assert all(accuracy <= 0.9 for accuracy in accuracies[:-1])
     assert network.evaluate(*data[1])["accuracy"] == accuracies[-1]
-    # An epoch over 1,200 images, then rounds of 8 epochs over 144 hard images and 144 others.
-    assert network.iterations == 10 + len(accuracies) * 8 * 3
+    # An epoch over 1,200 images, then epochs over 108 hard images and 108 others.
+    assert network.iterations == 13 + len(accuracies) * 3
 
 
 def test_fast_training_gives_up(data):
     network = mnist.build_network(hidden=(8,), seed=0)
-    assert len(mnist.train_fast(network, data, target=1, max_rounds=2)) == 2
+    assert len(mnist.train_fast(network, data, target=1, max_rounds=2)) == 10
 
 
 def test_fast_training_goes_over_the_hard_images(data, monkeypatch):
@@ -268,10 +268,10 @@ def test_fast_training_goes_over_the_hard_images(data, monkeypatch):
     place = {image.tobytes(): index for index, image in enumerate(X)}
     rows = np.array([place[image.tobytes()] for image in images])
     np.testing.assert_array_equal(labels, y[rows])
-    assert len(set(rows)) == len(rows) == 288
-    assert set(rows[:144]) == set(np.argsort(probabilities)[:144])
-    assert set(weights[:144]) == {1}
-    assert set(weights[144:]) == {2}
+    assert len(set(rows)) == len(rows) == 216
+    assert set(rows[:108]) == set(np.argsort(probabilities)[:108])
+    assert set(weights[:108]) == {1}
+    assert set(weights[108:]) == {2}
 
 
 def test_fast_training_is_the_same_for_the_same_seed_and_for_one_hot_rows(data):

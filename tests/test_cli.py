@@ -138,7 +138,7 @@ def test_demo_mnist_fast(blocks, tmp_path, capsys, monkeypatch):
         assert known == "above 97.5 % in 1 s"
         network = mnist.build_network(seed=seed)
         accuracies = mnist.train_fast(network, blocks)
-        assert ours == f"{100 * accuracies[-1]:.2f} % ({len(accuracies)} rounds)"
+        assert ours == f"{100 * accuracies[-1]:.2f} % ({len(accuracies)} validations)"
         seconds.append(float(time))
     assert float(rows["median"][2]) == sorted(seconds)[2]
     assert rows["under 1 s"][1] == f"{sum(time < 1 for time in seconds)} of 5"
