@@ -2084,7 +2084,6 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef HAS_SHORT_ROWS
 #undef MOST_IDLE
 #undef MOST_IDLE_PENALISED
-#undef WITH_VECTORS
 #undef LISTED_INPUTS
 #undef LISTED_INPUTS_
 #undef DATA_INPUTS

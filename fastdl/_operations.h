@@ -59,6 +59,38 @@ INLINE REAL FN(row_exp)(const REAL *row, REAL top, REAL *outputs, ptrdiff_t n) {
     return sum;
 }
 
+#if defined(__AVX512F__) && SINGLE
+#define HAS_SHORT_ROWS 1
+/* exp(x - top), where top is the largest, of some lanes, and zeros in the others: a row that fits a register. */
+INLINE __m512 FN(short_exp)(__mmask16 lanes, __m512 x, REAL *top) {
+    REAL power[LANES];
+    *top = _mm512_mask_reduce_max_ps(lanes, x);
+    x = _mm512_mask_sub_ps(_mm512_set1_ps(-(REAL)INFINITY), lanes, x, _mm512_set1_ps(*top));
+    _mm512_storeu_ps(power, x);
+#pragma omp simd
+    for (int i = 0; i < LANES; i++) power[i] = FN(exp)(power[i]);
+    return _mm512_loadu_ps(power);
+}
+/* outputs = softmax of rows (rows, n) of at most LANES elements. Each is loaded before the one ahead of it is
+ * stored: after a masked store, what stands behind it would have to wait for the cache. */
+INLINE void FN(short_softmax)(const REAL *inputs, REAL *outputs, ptrdiff_t rows, ptrdiff_t n) {
+    const __mmask16 lanes = (__mmask16)((1u << n) - 1);
+    __m512 next = rows ? _mm512_maskz_loadu_ps(lanes, inputs) : _mm512_setzero_ps();
+    for (ptrdiff_t b = 0; b < rows; b++, outputs += n) {
+        REAL top;
+        const __m512 powers = FN(short_exp)(lanes, next, &top);
+        if (b + 1 < rows) next = _mm512_maskz_loadu_ps(lanes, inputs += n);
+        _mm512_mask_storeu_ps(outputs, lanes,
+                              _mm512_mul_ps(powers, _mm512_set1_ps(1 / _mm512_reduce_add_ps(powers))));
+    }
+}
+#else
+#define HAS_SHORT_ROWS 0
+INLINE void FN(short_softmax)(const REAL *inputs, REAL *outputs, ptrdiff_t rows, ptrdiff_t n) {
+    (void)inputs, (void)outputs, (void)rows, (void)n;
+}
+#endif
+
 static void FN(activation_forward)(const REAL *inputs, int activation, double slope_, REAL *outputs,
                                    ptrdiff_t rows, ptrdiff_t columns) {
     const REAL slope = (REAL)slope_;
@@ -86,6 +118,10 @@ static void FN(activation_forward)(const REAL *inputs, int activation, double sl
         }
         return;
     case SOFTMAX:
+        if (HAS_SHORT_ROWS && columns <= LANES) {
+            FN(short_softmax)(inputs, outputs, rows, columns);
+            return;
+        }
         for (ptrdiff_t b = 0; b < rows; b++, inputs += columns, outputs += columns) {
             REAL top = FN(row_maximum)(inputs, columns);
             REAL scale = 1 / FN(row_exp)(inputs, top, outputs, columns);
@@ -340,25 +376,20 @@ static double FN(categorical_crossentropy)(const REAL *targets, const REAL *pred
     return total;
 }
 
-#if defined(__AVX512F__) && SINGLE
-#define HAS_SHORT_ROWS 1
-/* The cross-entropy of a row of at most LANES logits, which stays in one register, and its gradient times
- * `weight`. */
+#if HAS_SHORT_ROWS
+/* The cross-entropy of a short row of logits, and its gradient times `weight`. */
 INLINE double FN(short_crossentropy)(const REAL *logits, ptrdiff_t label, REAL keep, REAL offset,
                                      double weight, REAL *gradients, ptrdiff_t columns) {
     const __mmask16 lanes = (__mmask16)((1u << columns) - 1);
-    const __m512 x = _mm512_maskz_loadu_ps(lanes, logits);
-    const REAL top = _mm512_mask_reduce_max_ps(lanes, x);
-    const __m512 below = _mm512_sub_ps(x, _mm512_set1_ps(top));
-    REAL power[LANES];
+    REAL top;
     double others = 0;
-    _mm512_storeu_ps(power, _mm512_mask_mov_ps(_mm512_set1_ps(-(REAL)INFINITY), lanes, below));
-#pragma omp simd
-    for (int i = 0; i < LANES; i++) power[i] = FN(exp)(power[i]);
-    const __m512 powers = _mm512_loadu_ps(power);
+    const __m512 x = _mm512_maskz_loadu_ps(lanes, logits), powers = FN(short_exp)(lanes, x, &top);
     const REAL scale = _mm512_reduce_add_ps(powers);
     const double log_scale = FN(log)(scale);
-    if (offset != 0) others = columns * log_scale - _mm512_mask_reduce_add_ps(lanes, below);
+    if (offset != 0) {
+        const __m512 below = _mm512_sub_ps(x, _mm512_set1_ps(top));
+        others = columns * log_scale - _mm512_mask_reduce_add_ps(lanes, below);
+    }
     const __m512 g = _mm512_fmsub_ps(powers, _mm512_set1_ps((REAL)weight / scale),
                                      _mm512_set1_ps(offset * (REAL)weight));
     _mm512_mask_storeu_ps(
@@ -367,7 +398,6 @@ INLINE double FN(short_crossentropy)(const REAL *logits, ptrdiff_t label, REAL k
     return keep * (log_scale - (logits[label] - top)) + offset * others;
 }
 #else
-#define HAS_SHORT_ROWS 0
 INLINE double FN(short_crossentropy)(const REAL *logits, ptrdiff_t label, REAL keep, REAL offset,
                                      double weight, REAL *gradients, ptrdiff_t columns) {
     (void)logits, (void)label, (void)keep, (void)offset, (void)weight, (void)gradients, (void)columns;

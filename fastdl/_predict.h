@@ -16,7 +16,7 @@
 #define SAMPLED_ROWS 8
 /* Bytes of weights that stay in a core's first-level cache while all rows of a block meet them, and for
  * how many rows that pays: 784 pixels, of which 150 are set, took a fifth longer without. */
-#define PART_BYTES 49152
+#define PART_BYTES 65536
 #define REUSING_ROWS 6
 /* Zeros are skipped up to these shares of nonzero inputs, where the dense product takes as long: it
  * has many sums to add to at the same time; a row has only its vectors of outputs, each of which waits
@@ -34,7 +34,7 @@ typedef struct {
 /* What a block needs. */
 typedef struct {
     REAL *outputs[2]; /* (rows, units) of two layers in turn */
-    /* rows without their zeros: (rows + 1,), (room,), (room,) */
+    /* rows without their zeros: (rows + 1,), (room,), (room,); of pairs how many columns, and (pairs, inputs) */
     int64_t *starts;
     int32_t *columns;
     REAL *values;
@@ -55,7 +55,7 @@ static ptrdiff_t FN(divide_memory)(FN(workspace) *w, const plan *p, ptrdiff_t ro
         w->outputs[side] = FN(carve)(&memory, &used, rows * outputs * sizeof(REAL));
     w->starts = FN(carve)(&memory, &used, (rows + 1) * sizeof(int64_t));
     w->next = FN(carve)(&memory, &used, rows * sizeof(int64_t));
-    w->room = (ptrdiff_t)(MOST_NONZEROS * rows * inputs) + inputs;
+    w->room = rows * inputs / 2 + inputs;
     w->columns = FN(carve)(&memory, &used, w->room * sizeof(int32_t));
     w->values = FN(carve)(&memory, &used, w->room * sizeof(REAL));
     return used;
@@ -217,6 +217,101 @@ static void FN(sparse_product)(FN(nonzeros) x, ptrdiff_t rows, ptrdiff_t inputs,
     }
 }
 
+#ifdef __AVX512F__
+#define HAS_PAIRS 1
+/* Two rows at a time: registers have room for the sums of both, and weights that are loaded once serve both.
+ * That and shorter lists make up for the products with zeros where only one row has an input. 10,000 images
+ * take a seventh less; rows whose zeros have nothing in common, of 784 inputs 20 to 40 % of which are not
+ * zero, take 5 to 10 % more. With AVX2, which has half the registers, images took 40 % more. */
+
+/* Bits of the first n elements, 0 < n <= LANES, that are not zero in x or y. */
+INLINE uint32_t FN(either)(const REAL *x, const REAL *y, int n) {
+    const FN(vector) a = n < LANES ? FN(load_some)(x, n) : *(const FN(vector) *)x;
+    const FN(vector) b = n < LANES ? FN(load_some)(y, n) : *(const FN(vector) *)y;
+    const __m512i bits = _mm512_or_si512((__m512i)a, (__m512i)b);
+#if SINGLE
+    return _mm512_test_epi32_mask(bits, bits);
+#else
+    return _mm512_test_epi64_mask(bits, bits);
+#endif
+}
+
+/* The columns in which x (n,) or y (n,) is not zero, in order, and a vector more; how many. */
+INLINE ptrdiff_t FN(take_pair)(const REAL *x, const REAL *y, ptrdiff_t n, int32_t *columns) {
+    __m512i place = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        const uint32_t there =
+            i + LANES <= n ? FN(either)(x + i, y + i, LANES) : FN(either)(x + i, y + i, (int)(n - i));
+        _mm512_storeu_si512(columns + count, _mm512_maskz_compress_epi32((__mmask16)there, place));
+        place = _mm512_add_epi32(place, _mm512_set1_epi32(LANES));
+        count += lanes_in16((__mmask16)there);
+    }
+    return count;
+}
+
+/* As `add_rows`, for two rows x. */
+INLINE int64_t FN(add_pair)(int vectors, int left, const REAL *weights, ptrdiff_t stride,
+                            const REAL *const from[2], const int32_t *columns, const REAL *const x[2],
+                            int64_t k, int64_t stop, ptrdiff_t limit, REAL *const outputs[2]) {
+    FN(vector) sum[2][SPARSE_VECTORS];
+    for (int r = 0; r < 2; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) sum[r][v] = FN(load)(from[r], v, vectors, left);
+    for (; k < stop && columns[k] < limit; k++) {
+        const REAL *row = weights + columns[k] * stride;
+        const REAL first = x[0][columns[k]], second = x[1][columns[k]];
+#pragma GCC unroll 8
+        for (int v = 0; v < vectors; v++) {
+            FN(vector) weight = FN(load)(row, v, vectors, left);
+            __asm__("" : "+v"(weight)); /* GCC would load it for each product */
+            sum[0][v] += first * weight;
+            sum[1][v] += second * weight;
+        }
+    }
+    for (int r = 0; r < 2; r++) FN(store_sums)(vectors, left, sum[r], outputs[r]);
+    return k;
+}
+
+/* As `sparse_product`, for dense rows x (2 * pairs, inputs). */
+static void FN(pairs_product)(const FN(workspace) *w, const REAL *x, ptrdiff_t pairs, ptrdiff_t inputs,
+                              ptrdiff_t n, const REAL *weights, const REAL *bias, const REAL *ahead,
+                              REAL *outputs) {
+    const ptrdiff_t most = SPARSE_VECTORS * LANES;
+    for (ptrdiff_t pair = 0; pair < pairs; pair++) {
+        const REAL *first = x + 2 * pair * inputs;
+        w->starts[pair] = FN(take_pair)(first, first + inputs, inputs, w->columns + pair * inputs);
+    }
+    for (ptrdiff_t j = 0; j < n; j += most) {
+        const ptrdiff_t width = n - j < most ? n - j : most;
+        const int vectors = (int)((width + LANES - 1) / LANES);
+        const int left = (int)(width - (vectors - 1) * LANES);
+        const ptrdiff_t part = 2 * pairs >= REUSING_ROWS ? PART_BYTES / (vectors * VECTOR_BYTES) : inputs;
+        memset(w->next, 0, pairs * sizeof *w->next);
+        for (ptrdiff_t i = 0; i < inputs; i += part)
+            for (ptrdiff_t pair = 0; pair < pairs; pair++) {
+                const REAL *const rows[2] = {x + 2 * pair * inputs, x + (2 * pair + 1) * inputs};
+                REAL *const y[2] = {outputs + 2 * pair * n + j, outputs + (2 * pair + 1) * n + j};
+                const REAL *const from[2] = {i ? y[0] : bias + j, i ? y[1] : bias + j};
+                for (int r = 0; ahead && j == 0 && r < 2; r++)
+                    FN(prefetch)(ahead + (2 * pair + r) * inputs + i, inputs - i < part ? inputs - i : part);
+#define ADD_PAIR(vectors)                                                                               \
+    w->next[pair] = FN(add_pair)(vectors, left, weights + j, n, from, w->columns + pair * inputs, rows, \
+                                 w->next[pair], w->starts[pair], i + part, y)
+                WITH_VECTORS(vectors, ADD_PAIR)
+#undef ADD_PAIR
+            }
+    }
+}
+#else
+#define HAS_PAIRS 0
+static void FN(pairs_product)(const FN(workspace) *w, const REAL *x, ptrdiff_t pairs, ptrdiff_t inputs,
+                              ptrdiff_t n, const REAL *weights, const REAL *bias, const REAL *ahead,
+                              REAL *outputs) {
+    (void)w, (void)x, (void)pairs, (void)inputs, (void)n, (void)weights, (void)bias, (void)ahead, (void)outputs;
+}
+#endif
+
 /* ------------------------------------------------------------------------ through the network */
 
 /* outputs (rows, units of the last layer) of a plan's network for x (rows, features), or for its sparse
@@ -235,7 +330,9 @@ static void FN(predict_block)(const plan *p, FN(workspace) *w, const REAL *x, pt
             FN(sparse_product)(given, rows, inputs, n, weights, w->bias, NULL, w->next, target);
         } else if (FN(mostly_zeros)(x, rows, inputs, n)) {
             const FN(nonzeros) taken = {w->starts, w->columns, w->values};
-            for (ptrdiff_t b = 0, some; b < rows; b += some) {
+            const ptrdiff_t paired = HAS_PAIRS ? rows / 2 * 2 : 0;
+            if (paired) FN(pairs_product)(w, x, paired / 2, inputs, n, weights, bias, ahead, target);
+            for (ptrdiff_t b = paired, some; b < rows; b += some) {
                 some = FN(take_rows)(w, x + b * inputs, rows - b, inputs);
                 FN(sparse_product)(taken, some, inputs, n, weights, bias,
                                    ahead ? ahead + b * inputs : NULL, w->next, target + b * n);
@@ -312,6 +409,8 @@ static int FN(infer)(const plan *p, REAL *outputs) {
 #undef BLOCK_ROWS
 #undef SAMPLED_ROWS
 #undef PART_BYTES
+#undef HAS_PAIRS
+#undef WITH_VECTORS
 #undef REUSING_ROWS
 #undef MOST_NONZEROS
 #undef NONZEROS_PER_VECTOR
