@@ -450,7 +450,8 @@ def test_any_cut_meets_the_same_infinities(dropout, sparse_density, monkeypatch)
         monkeypatch.setattr(_engine, "_threads", lambda *_, count=threads: count)
         net, _ = trained(arguments, {"batch_size": 20, "optimizer": SGD(1e25)}, X, y)
         finite.add(b"".join(np.isfinite(array).tobytes() for array in net.weights))
-    assert len(finite) == 1 and not all(finite.pop())
+    assert len(finite) == 1
+    assert not all(finite.pop())
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3], indirect=True)
