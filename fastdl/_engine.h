@@ -964,12 +964,12 @@ static void FN(fused_backward)(const FN(engine) *e, int l, FN(view) view, int th
  * the cache lines cross from core to core, which took a tenth of a step. */
 static void FN(send_gradients)(const FN(engine) *e, int l, FN(view) view, int thread, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
-    const FN(view) registers = FN(in_registers)(view), source = FN(view_gradients)(e, l, thread);
+    const FN(view) registers = FN(in_registers)(view);
+    const REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
     REAL *packed = y->packed + FN(place)(view, e->p.batch, 0, view.first);
     uint16_t *nonzero = y->nonzero + FN(place)(registers, e->p.batch, 0, registers.first);
-    for (ptrdiff_t b = 0; b < rows; b++) {
+    for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs) {
         const REAL *fed_on = y->fed_on + FN(place)(view, e->p.batch, b, view.first);
-        const REAL *gradients = y->gradients + FN(place)(source, e->p.batch, b, view.first);
         for (ptrdiff_t i = 0; i < view.stride; i += LANES) {
             const lane_mask lanes = first_lanes(view.stride - i), on = not_zero(load_lanes(lanes, fed_on + i));
             pack_lanes(on, load_lanes(lanes, gradients + i), packed);
@@ -982,20 +982,18 @@ static void FN(send_gradients)(const FN(engine) *e, int l, FN(view) view, int th
 /* Brings in the gradients that the other threads packed. */
 static void FN(receive_gradients)(const FN(engine) *e, int l, int thread, ptrdiff_t rows) {
     const FN(layer) *y = &e->layer[l];
-    const FN(view) target = FN(view_gradients)(e, l, thread);
     for (int other = 0; other < e->p.threads; other++) {
         if (other == thread) continue;
         const FN(view) view = FN(view_outputs)(e, l, other), registers = FN(in_registers)(view);
         const REAL *packed = y->packed + FN(place)(view, e->p.batch, 0, view.first);
         const uint16_t *nonzero = y->nonzero + FN(place)(registers, e->p.batch, 0, registers.first);
-        for (ptrdiff_t b = 0; b < rows; b++) {
-            REAL *gradients = y->gradients + FN(place)(target, e->p.batch, b, view.first);
+        REAL *gradients = FN(gradients_of)(e, l, thread) + view.first;
+        for (ptrdiff_t b = 0; b < rows; b++, gradients += y->outputs)
             for (ptrdiff_t i = 0; i < view.stride; i += LANES) {
                 const lane_mask on = *nonzero++;
                 store_lanes(first_lanes(view.stride - i), gradients + i, spread_lanes(on, packed));
                 packed += count_lanes(on);
             }
-        }
     }
 }
 #else

@@ -48,18 +48,6 @@ INLINE words mark_lanes(lane_mask lanes, words x, words bit) {
     return (words)_mm512_mask_or_epi32((__m512i)x, lanes, (__m512i)x, (__m512i)bit);
 }
 
-/* Some lanes of x and their units, one after the other; writes whole registers. */
-INLINE void list_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
-    _mm512_storeu_ps(values, _mm512_maskz_compress_ps(lanes, x));
-    _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(lanes, (__m512i)units));
-}
-/* The same, but nothing behind them. */
-INLINE void list_only_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
-    const lane_mask there = first_lanes(count_lanes(lanes));
-    _mm512_mask_storeu_ps(values, there, _mm512_maskz_compress_ps(lanes, x));
-    _mm512_mask_storeu_epi32(columns, there, _mm512_maskz_compress_epi32(lanes, (__m512i)units));
-}
-
 /* Some lanes of x, one after the other; writes a whole register. */
 INLINE void pack_lanes(lane_mask lanes, floats x, float *values) {
     _mm512_storeu_ps(values, _mm512_maskz_compress_ps(lanes, x));
@@ -67,6 +55,17 @@ INLINE void pack_lanes(lane_mask lanes, floats x, float *values) {
 /* The reverse: values in some lanes, zeros in the others; reads a whole register. */
 INLINE floats spread_lanes(lane_mask lanes, const float *values) {
     return _mm512_maskz_expand_ps(lanes, _mm512_loadu_ps(values));
+}
+/* Some lanes of x and their units, one after the other; writes whole registers. */
+INLINE void list_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
+    pack_lanes(lanes, x, values);
+    _mm512_storeu_si512(columns, _mm512_maskz_compress_epi32(lanes, (__m512i)units));
+}
+/* The same, but nothing behind them. */
+INLINE void list_only_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
+    const lane_mask there = first_lanes(count_lanes(lanes));
+    _mm512_mask_storeu_ps(values, there, _mm512_maskz_compress_ps(lanes, x));
+    _mm512_mask_storeu_epi32(columns, there, _mm512_maskz_compress_epi32(lanes, (__m512i)units));
 }
 
 #elif defined(__AVX2__) && defined(__BMI2__) && !defined(__AVX512F__)
@@ -133,22 +132,21 @@ INLINE __m256i lanes_together(lane_mask lanes) {
 INLINE __m256i lanes_apart(lane_mask lanes) {
     return bytes_as_words(_pdep_u64(LANE_NUMBERS, lanes_as_bytes(lanes)));
 }
-INLINE void list_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
-    const __m256i places = lanes_together(lanes);
-    _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(x, places));
-    _mm256_storeu_si256((__m256i *)columns, _mm256_permutevar8x32_epi32((__m256i)units, places));
-}
-INLINE void list_only_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
-    const __m256i places = lanes_together(lanes), there = lanes_as_words(first_lanes(count_lanes(lanes)));
-    _mm256_maskstore_ps(values, there, _mm256_permutevar8x32_ps(x, places));
-    _mm256_maskstore_epi32(columns, there, _mm256_permutevar8x32_epi32((__m256i)units, places));
-}
 INLINE void pack_lanes(lane_mask lanes, floats x, float *values) {
     _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(x, lanes_together(lanes)));
 }
 INLINE floats spread_lanes(lane_mask lanes, const float *values) {
     const floats apart = _mm256_permutevar8x32_ps(_mm256_loadu_ps(values), lanes_apart(lanes));
     return _mm256_and_ps(apart, _mm256_castsi256_ps(lanes_as_words(lanes)));
+}
+INLINE void list_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
+    pack_lanes(lanes, x, values);
+    _mm256_storeu_si256((__m256i *)columns, _mm256_permutevar8x32_epi32((__m256i)units, lanes_together(lanes)));
+}
+INLINE void list_only_lanes(lane_mask lanes, floats x, words units, float *values, int32_t *columns) {
+    const __m256i places = lanes_together(lanes), there = lanes_as_words(first_lanes(count_lanes(lanes)));
+    _mm256_maskstore_ps(values, there, _mm256_permutevar8x32_ps(x, places));
+    _mm256_maskstore_epi32(columns, there, _mm256_permutevar8x32_epi32((__m256i)units, places));
 }
 
 #else

@@ -126,34 +126,6 @@ static int FN(mostly_zeros)(const REAL *x, ptrdiff_t rows, ptrdiff_t inputs, ptr
 
 /* ----------------------------------------------------------------------------- the products */
 
-/* The first n elements from p on, 0 < n <= LANES; the others are 0. */
-INLINE FN(vector) FN(load_some)(const REAL *p, int n) {
-#if defined(__AVX512F__) && SINGLE
-    return (FN(vector))_mm512_maskz_loadu_ps((__mmask16)((1 << n) - 1), p);
-#elif defined(__AVX512F__)
-    return (FN(vector))_mm512_maskz_loadu_pd((__mmask8)((1 << n) - 1), p);
-#else
-    FN(vector) v = {0};
-    if (n == LANES) return *(const FN(vector) *)p;
-    for (int i = 0; i < n; i++) v[i] = p[i];
-    return v;
-#endif
-}
-
-/* Writes n elements to p, 0 < n <= LANES. */
-INLINE void FN(store_some)(REAL *p, int n, FN(vector) v) {
-#if defined(__AVX512F__) && SINGLE
-    _mm512_mask_storeu_ps(p, (__mmask16)((1 << n) - 1), (__m512)v);
-#elif defined(__AVX512F__)
-    _mm512_mask_storeu_pd(p, (__mmask8)((1 << n) - 1), (__m512d)v);
-#else
-    if (n == LANES)
-        *(FN(vector) *)p = v;
-    else
-        for (int i = 0; i < n; i++) p[i] = v[i];
-#endif
-}
-
 /* sums += the rows of weights that columns[k] < limit name, times values[k], from k on; returns the next
  * k. All of these are `vectors` wide, of which the last has `left` elements. `sums` is `from`, and goes
  * to `outputs`. */
@@ -161,18 +133,18 @@ INLINE int64_t FN(add_rows)(int vectors, int left, const REAL *weights, ptrdiff_
                             const REAL *from, const int32_t *columns, const REAL *values, int64_t k,
                             int64_t stop, ptrdiff_t limit, REAL *outputs) {
     const int last = vectors - 1;
-    FN(vector) sum[SPARSE_VECTORS], end = FN(load_some)(from + last * LANES, left);
+    FN(vector) sum[SPARSE_VECTORS], end = FN(load_part)(from + last * LANES, left);
 #pragma GCC unroll 8
     for (int v = 0; v < last; v++) sum[v] = *(const FN(vector) *)(from + v * LANES);
     for (; k < stop && columns[k] < limit; k++) {
         const REAL *row = weights + columns[k] * stride, value = values[k];
 #pragma GCC unroll 8
         for (int v = 0; v < last; v++) sum[v] += value * *(const FN(vector) *)(row + v * LANES);
-        end += value * FN(load_some)(row + last * LANES, left);
+        end += value * FN(load_part)(row + last * LANES, left);
     }
 #pragma GCC unroll 8
     for (int v = 0; v < last; v++) *(FN(vector) *)(outputs + v * LANES) = sum[v];
-    FN(store_some)(outputs + last * LANES, left, end);
+    FN(store_part)(outputs + last * LANES, end, left);
     return k;
 }
 
@@ -226,8 +198,8 @@ static void FN(sparse_product)(FN(nonzeros) x, ptrdiff_t rows, ptrdiff_t inputs,
 
 /* Bits of the first n elements, 0 < n <= LANES, that are not zero in x or y. */
 INLINE uint32_t FN(either)(const REAL *x, const REAL *y, int n) {
-    const FN(vector) a = n < LANES ? FN(load_some)(x, n) : *(const FN(vector) *)x;
-    const FN(vector) b = n < LANES ? FN(load_some)(y, n) : *(const FN(vector) *)y;
+    const FN(vector) a = n < LANES ? FN(load_part)(x, n) : *(const FN(vector) *)x;
+    const FN(vector) b = n < LANES ? FN(load_part)(y, n) : *(const FN(vector) *)y;
     const __m512i bits = _mm512_or_si512((__m512i)a, (__m512i)b);
 #if SINGLE
     return _mm512_test_epi32_mask(bits, bits);
