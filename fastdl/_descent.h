@@ -132,6 +132,9 @@ static void FN(logistic_descent)(const REAL *inputs, const REAL *targets, REAL *
 
 #define MOST_BLOCKS 16
 #define BLOCK_VECTORS 24 /* vectors of samples from which a second block pays for the meeting */
+/* Between what two threads write: a processor fetches lines ahead, and the other one has to fetch them back. On
+ * two threads, units of all samples in one matrix took an eighth longer, two fifths by AVX2. */
+#define GAP ((ptrdiff_t)(4096 / sizeof(REAL)))
 
 typedef struct {
     const REAL *inputs, *targets; /* (n_x, stride), (n_y, stride) */
@@ -143,7 +146,9 @@ typedef struct {
     REAL *parameters;
     double *costs;
     /* scratch, of each network at work: */
-    ptrdiff_t blocks, most_hidden, most_parameters;
+    ptrdiff_t blocks, block_stride, block_size, most_hidden, most_parameters;
+    /* blocks of gradients (2, most_parameters) of even and odd iterations, scores (n_y, block_stride) and hidden
+     * units (most_hidden, block_stride), the parameters of each thread, and costs (2, MOST_BLOCKS) */
     REAL *scratch;
     ptrdiff_t scratch_each;
     int threads;
@@ -152,14 +157,12 @@ typedef struct {
     atomic_int *next;
 } FN(planar_job);
 
-/* One network's arrays. W1 (h, n_x), b1 (h,), W2 (n_y, h), b2 (n_y,) lie one after the other, in the
- * parameters as well as in their gradients. */
+/* What one network's units make of a block of samples. W1 (h, n_x), b1 (h,), W2 (n_y, h), b2 (n_y,) lie one after
+ * the other, in the parameters as well as in their gradients. */
 typedef struct {
-    ptrdiff_t h, size;
-    REAL *hidden;    /* (h, stride) */
-    REAL *score;     /* (n_y, stride): the last layer's sums, then their gradients */
-    REAL *gradients; /* (2, blocks, most_parameters) of even and odd iterations, of a block's samples */
-    double *costs;   /* (2, blocks) */
+    ptrdiff_t h;
+    REAL *hidden;    /* (h, block_stride), from the first of all samples on */
+    REAL *score;     /* (n_y, block_stride), the same: the last layer's sums, then their gradients */
 } FN(planar_net);
 
 /* The sums of the lanes of LANES vectors, as the lanes of the first: each round adds halves. */
@@ -178,8 +181,8 @@ INLINE void FN(v_sums)(V *x) {
 INLINE void FN(planar_gradients)(int units, const FN(planar_job) *job, const FN(planar_net) *net,
                                  const REAL *w2, ptrdiff_t j, ptrdiff_t start, ptrdiff_t stop,
                                  REAL *gradients) {
-    const ptrdiff_t h = net->h, stride = job->stride;
-    const REAL *x = job->inputs, *y = x + stride;
+    const ptrdiff_t h = net->h, stride = job->block_stride;
+    const REAL *x = job->inputs, *y = x + job->stride;
     V sum[4 * UNITS] = {{0}}; /* first inputs' weights, second's, biases, outputs' weights */
     for (ptrdiff_t i = start; i < stop; i += LANES) {
         const V error = AT(net->score, i), left = AT(x, i), right = AT(y, i);
@@ -211,7 +214,7 @@ INLINE void FN(planar_gradients)(int units, const FN(planar_job) *job, const FN(
 static void FN(planar_gradients_any)(const FN(planar_job) *job, const FN(planar_net) *net,
                                      const REAL *w2, ptrdiff_t j, ptrdiff_t start, ptrdiff_t stop,
                                      REAL *gradients) {
-    const ptrdiff_t h = net->h, stride = job->stride, n_x = job->n_x;
+    const ptrdiff_t h = net->h, stride = job->block_stride, n_x = job->n_x;
     REAL *hidden = net->hidden + j * stride;
     V total = {0};
     for (ptrdiff_t o = 0; o < job->n_y; o++) {
@@ -232,7 +235,7 @@ static void FN(planar_gradients_any)(const FN(planar_job) *job, const FN(planar_
     for (ptrdiff_t k = 0; k < n_x; k++) {
         V sum = {0};
         for (ptrdiff_t i = start; i < stop; i += LANES)
-            sum += AT(hidden, i) * AT(job->inputs, k * stride + i);
+            sum += AT(hidden, i) * AT(job->inputs, k * job->stride + i);
         gradients[j * n_x + k] = FN(total)(sum);
     }
 }
@@ -241,14 +244,14 @@ static void FN(planar_gradients_any)(const FN(planar_job) *job, const FN(planar_
 INLINE void FN(planar_unit)(int n, const FN(planar_job) *job, const FN(planar_net) *net,
                             const REAL *w1, REAL b1, const REAL *w2, ptrdiff_t j, ptrdiff_t i,
                             ptrdiff_t n_x, ptrdiff_t n_y) {
-    const ptrdiff_t stride = job->stride;
+    const ptrdiff_t stride = job->block_stride;
     V a[VECTORS_AT_ONCE];
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) a[v] = FN(v_all)(b1);
     for (ptrdiff_t k = 0; k < n_x; k++)
 #pragma GCC unroll 8
         for (int v = 0; v < n; v++)
-            a[v] += w1[k] * AT(job->inputs, k * stride + i + v * LANES);
+            a[v] += w1[k] * AT(job->inputs, k * job->stride + i + v * LANES);
     FN(v_tanh)(n, a);
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) AT(net->hidden, j * stride + i + v * LANES) = a[v];
@@ -290,7 +293,7 @@ INLINE V FN(planar_error)(int n, REAL *score, const REAL *targets, const REAL *v
 INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *net,
                              const REAL *parameters, ptrdiff_t start, ptrdiff_t stop,
                              REAL *gradients, double *cost, ptrdiff_t n_x, ptrdiff_t n_y) {
-    const ptrdiff_t h = net->h, stride = job->stride, vectors = (stop - start) / LANES;
+    const ptrdiff_t h = net->h, stride = job->block_stride, vectors = (stop - start) / LANES;
     const REAL *w1 = parameters, *b1 = w1 + h * n_x, *w2 = b1 + h, *b2 = w2 + n_y * h;
     /* Groups of nearly equal size, rather than whole ones and a short one. */
     const ptrdiff_t groups = (vectors + VECTORS_AT_ONCE - 1) / VECTORS_AT_ONCE;
@@ -310,7 +313,7 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
         double sum = 0;
         for (ptrdiff_t o = 0; o < n_y; o++)
             for (ptrdiff_t i = start; i < stop; i++) {
-                const REAL z = net->score[o * stride + i], t = job->targets[o * stride + i];
+                const REAL z = net->score[o * stride + i], t = job->targets[o * job->stride + i];
                 if (i < job->m) sum += ((z > 0 ? z : 0) - t * z) + FN(log1p_exp)(z);
             }
         *cost = sum;
@@ -319,9 +322,9 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
         V sum = {0};
         for (ptrdiff_t g = 0; g < groups; g++) {
             const ptrdiff_t from = vectors * g / groups, to = vectors * (g + 1) / groups;
-            const ptrdiff_t i = start + from * LANES, at = o * stride + i;
-#define ERROR(n) \
-    sum += FN(planar_error)(n, net->score + at, job->targets + at, job->valid + i)
+            const ptrdiff_t i = start + from * LANES;
+            const REAL *targets = job->targets + o * job->stride + i;
+#define ERROR(n) sum += FN(planar_error)(n, net->score + o * stride + i, targets, job->valid + i)
             WITH_VECTORS(to - from, ERROR)
 #undef ERROR
         }
@@ -345,36 +348,35 @@ static void FN(planar_network)(const FN(planar_job) *job, ptrdiff_t network, REA
     for (ptrdiff_t k = 0; k < network; k++)
         offset += job->hidden_sizes[k] * (n_x + 1 + n_y) + n_y;
     const ptrdiff_t h = job->hidden_sizes[network], size = h * (n_x + 1 + n_y) + n_y;
-    FN(planar_net) net = {.h = h, .size = size};
-    net.hidden = scratch;
-    net.score = net.hidden + job->most_hidden * stride;
-    net.gradients = net.score + n_y * stride;
-    net.costs = (double *)(net.gradients + 2 * MOST_BLOCKS * job->most_parameters);
-    REAL *mine = (REAL *)(net.costs + 2 * MOST_BLOCKS) + thread * job->most_parameters;
+    REAL *mine = scratch + blocks * job->block_size + thread * (job->most_parameters + GAP);
+    double *all_costs = (double *)(scratch + blocks * job->block_size + threads * (job->most_parameters + GAP));
     /* As a sum with `cost_every`, it could be too large a number. */
     const ptrdiff_t recorded = job->iterations ? (job->iterations - 1) / job->cost_every + 1 : 0;
     const REAL factor = job->rate / (REAL)job->m;
     memcpy(mine, job->parameters + offset, size * sizeof(REAL));
     for (ptrdiff_t iteration = 0; iteration < job->iterations; iteration++) {
         const int record = iteration % job->cost_every == 0;
-        const ptrdiff_t apart = job->most_parameters; /* in cache lines of their own */
-        REAL *gradients = net.gradients + (iteration & 1) * blocks * apart;
-        double *costs = net.costs + (iteration & 1) * MOST_BLOCKS;
-        for (ptrdiff_t b = thread; b < blocks; b += threads) {
-            const ptrdiff_t vectors = stride / LANES;
-            const ptrdiff_t start = vectors * b / blocks * LANES;
+        const ptrdiff_t turn = (iteration & 1) * job->most_parameters;
+        double *costs = all_costs + (iteration & 1) * MOST_BLOCKS;
+        for (ptrdiff_t b = blocks * thread / threads; b < blocks * (thread + 1) / threads; b++) {
+            const ptrdiff_t vectors = stride / LANES, start = vectors * b / blocks * LANES;
             const ptrdiff_t stop = vectors * (b + 1) / blocks * LANES;
+            REAL *own = scratch + b * job->block_size;
+            const FN(planar_net) net = {
+                .h = h,
+                .score = own + 2 * job->most_parameters - start,
+                .hidden = own + 2 * job->most_parameters + n_y * job->block_stride - start,
+            };
             double *cost = record ? costs + b : NULL;
             if (n_x == 2 && n_y == 1)
-                FN(planar_block)(job, &net, mine, start, stop, gradients + b * apart, cost, 2, 1);
+                FN(planar_block)(job, &net, mine, start, stop, own + turn, cost, 2, 1);
             else
-                FN(planar_block)(job, &net, mine, start, stop, gradients + b * apart, cost, n_x,
-                                 n_y);
+                FN(planar_block)(job, &net, mine, start, stop, own + turn, cost, n_x, n_y);
         }
         if (threads > 1) meet(job->meeting, thread);
         for (ptrdiff_t p = 0; p < size; p++) {
-            REAL sum = gradients[p];
-            for (ptrdiff_t b = 1; b < blocks; b++) sum += gradients[b * apart + p];
+            REAL sum = scratch[turn + p];
+            for (ptrdiff_t b = 1; b < blocks; b++) sum += scratch[b * job->block_size + turn + p];
             mine[p] -= factor * sum;
         }
         if (record && thread == 0) {
@@ -425,12 +427,14 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
         if (hidden_sizes[k] > most_hidden) most_hidden = hidden_sizes[k];
     const ptrdiff_t work = networks == 1 ? blocks : networks;
     threads = threads < work ? threads : (int)work;
-    const ptrdiff_t most_parameters =
-        (most_hidden * (n_x + 1 + n_y) + n_y + LANES - 1) / LANES * LANES;
-    const ptrdiff_t each = (most_hidden + n_y) * stride +
-                           (2 * MOST_BLOCKS + threads) * most_parameters +
-                           2 * MOST_BLOCKS * (ptrdiff_t)(sizeof(double) / sizeof(REAL)) + 64;
-    const ptrdiff_t shared = (n_x + n_y + 1) * stride;
+    const ptrdiff_t line = 64 / sizeof(REAL);
+    const ptrdiff_t most_parameters = (most_hidden * (n_x + 1 + n_y) + n_y + line - 1) / line * line;
+    const ptrdiff_t block_stride = (stride / LANES + blocks - 1) / blocks * LANES;
+    const ptrdiff_t block_size =
+        (2 * most_parameters + (most_hidden + n_y) * block_stride + line - 1) / line * line + GAP;
+    const ptrdiff_t each = blocks * block_size + (networks == 1 ? threads : 1) * (most_parameters + GAP) +
+                           2 * MOST_BLOCKS * (ptrdiff_t)(sizeof(double) / sizeof(REAL));
+    const ptrdiff_t shared = ((n_x + n_y + 1) * stride + line - 1) / line * line + GAP;
     const ptrdiff_t used = (shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL);
     REAL *padded = scratch_memory(used + networks * sizeof(ptrdiff_t));
     if (!padded) return -1;
@@ -449,7 +453,8 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
         .valid = padded + (n_x + n_y) * stride, .n_x = n_x, .n_y = n_y, .m = m, .stride = stride,
         .iterations = iterations, .cost_every = cost_every, .rate = (REAL)learning_rate,
         .hidden_sizes = hidden_sizes, .networks = networks, .parameters = parameters,
-        .costs = costs, .blocks = blocks, .most_hidden = most_hidden,
+        .costs = costs, .blocks = blocks, .block_stride = block_stride, .block_size = block_size,
+        .most_hidden = most_hidden,
         .most_parameters = most_parameters, .scratch = padded + shared, .scratch_each = each,
         .threads = threads, .meeting = &meeting, .queue = queue,
         .next = &next,
@@ -463,5 +468,6 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
 #undef UNITS
 #undef MOST_BLOCKS
 #undef BLOCK_VECTORS
+#undef GAP
 #undef AT
 #undef V

@@ -57,6 +57,8 @@
 #define HELD_INPUTS 16
 /* Elements between what two threads write: the processor fetches on beyond the end of what it reads. */
 #define APART 4096
+/* And between other arrays and parts of them, in bytes. */
+#define ARRAYS_APART 4096
 #define MOST_SUMS (1 << 16)
 /* Of a first layer cut by columns, the most inputs for each output, and bytes of them in a batch: all threads
  * copy them, instead of parts. */
@@ -105,7 +107,7 @@ typedef struct {
     uint16_t *kept;     /* (batch, outputs / LANES) as `view` says: bits of those that dropout leaves, if fused */
     /* The inputs without zeros. Of a block, row by row, with what the next block has in the same arrays
      * behind it; and in which rows an input occurs, as bits, and with what value. */
-    FN(span) *spans;    /* (blocks, batch) */
+    FN(span) *spans;    /* (blocks, batch), see spans_of */
     FN(span) *whole;    /* (threads, batch) all that sparse data has, where there are no parts */
     int32_t *columns;   /* (batch, inputs) of the spans, unless they are the data's own, as `view` says */
     REAL *listed;       /* the same for their values */
@@ -149,7 +151,7 @@ typedef struct {
     ptrdiff_t words;       /* of 32 rows in a batch */
     ptrdiff_t next;        /* where the next batch begins */
     /* Rows of the first layer's weights that wait, see catch_up. NULL where none may. */
-    int32_t *taken;        /* (inputs,) steps that each row has taken since all were level */
+    int32_t *taken;        /* (inputs,) as `view` says: steps that each row has taken since all were level */
     REAL *rates;           /* (threads, MOST_IDLE) of those steps */
     int32_t *late;         /* (inputs,) which rows have to catch up */
     int waiting;           /* how many steps */
@@ -258,6 +260,14 @@ INLINE FN(block) FN(own_weights)(const FN(engine) *e, int l, int thread) {
     const ptrdiff_t first = view.first, width = view.stride;
     return e->together ? (FN(block)){first, width, y->offset + first * y->inputs, width}
                        : (FN(block)){first, width, y->offset + first, y->outputs};
+}
+
+/* A block's spans, apart from those of other threads' too. */
+INLINE ptrdiff_t FN(spans_apart)(const FN(engine) *e) {
+    return e->p.batch + (e->p.threads > 1 ? (ptrdiff_t)(ARRAYS_APART / sizeof(FN(span))) : 0);
+}
+INLINE FN(span) *FN(spans_of)(const FN(engine) *e, const FN(layer) *y, ptrdiff_t block) {
+    return y->spans + block * FN(spans_apart)(e);
 }
 
 /* The place of a row and unit in an array of `rows` rows. */
@@ -508,7 +518,7 @@ static void FN(find_spans)(const FN(engine) *e, const int64_t *order, ptrdiff_t 
     for (ptrdiff_t b = 0; b < rows; b++) {
         const ptrdiff_t row = order ? order[b] : first + b;
         for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
-            y->spans[block * e->p.batch + b] = FN(data_span)(e, row, (FN(range)){block, block + 1});
+            FN(spans_of)(e, y, block)[b] = FN(data_span)(e, row, (FN(range)){block, block + 1});
         if (whole) whole[b] = FN(data_span)(e, row, (FN(range)){0, PARTS});
         FN(fetch)(e, FN(data_span)(e, row, blocks));
     }
@@ -529,7 +539,7 @@ static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
             for (ptrdiff_t w = 0; w < e->words; w++)
                 memset(codes + (w * view.stride + start) * 32, 0, (stop - start) * 32);
             for (ptrdiff_t b = 0; b < rows; b++)
-                FN(note_codes)(y->spans[block * e->p.batch + b], b, view.first,
+                FN(note_codes)(FN(spans_of)(e, y, block)[b], b, view.first,
                                codes + b / 32 * 32 * view.stride);
             for (ptrdiff_t w = 0; w < e->words; w++)
                 for (ptrdiff_t i = w * view.stride + start; i < w * view.stride + stop; i++)
@@ -541,7 +551,7 @@ static void FN(note_inputs)(const FN(engine) *e, ptrdiff_t rows, int thread) {
     memset(present, 0, e->words * view.stride * sizeof *present);
     for (ptrdiff_t block = blocks.start; block < blocks.stop; block++)
         for (ptrdiff_t b = 0; b < rows; b++)
-            FN(note_row)(y->spans[block * e->p.batch + b], b, view.first,
+            FN(note_row)(FN(spans_of)(e, y, block)[b], b, view.first,
                          present + b / 32 * view.stride,
                          values + b / NOTE_ROWS * NOTE_ROWS * view.stride);
 }
@@ -553,7 +563,7 @@ INLINE int FN(is_listed)(const FN(engine) *e, int l, ptrdiff_t block, ptrdiff_t 
     if (l == 0) return 1;
     const FN(range) range = FN(one_block)(y, block);
     ptrdiff_t count = 0;
-    for (ptrdiff_t b = 0; b < rows; b++) count += y->spans[block * e->p.batch + b].count;
+    for (ptrdiff_t b = 0; b < rows; b++) count += FN(spans_of)(e, y, block)[b].count;
     return count < LIST_DENSITY * rows * (range.stop - range.start);
 }
 
@@ -603,9 +613,9 @@ static void FN(forward_parts)(const FN(engine) *e, int l, const REAL *inputs, FN
     REAL *parts = e->parts[l % 2] + block * size;
     const REAL *weights = e->parameters + y->offset;
     if (e->p.threads > 1) FN(claim)(parts, rows * e->widest * sizeof(REAL));
-    const FN(span) *spans = y->spans + block * e->p.batch;
+    const FN(span) *spans = FN(spans_of)(e, y, block);
     if (FN(is_listed)(e, l, block, rows) && (!two || FN(is_listed)(e, l, block + 1, rows))) {
-        const FN(span) *others = two ? spans + e->p.batch : NULL;
+        const FN(span) *others = two ? FN(spans_of)(e, y, block + 1) : NULL;
         if (l == 0)
             FN(data_product)(&e->p, rows, outputs, spans, others, weights, outputs, NULL, parts, e->widest);
         else
@@ -738,7 +748,7 @@ static void FN(list_inputs)(const FN(engine) *e, int l, ptrdiff_t rows, int thre
             if (marks != before->fed_on)
                 for (ptrdiff_t k = 0; k < count; k++)
                     values[k] = before->fed_on[at + columns[k] - range.start];
-            y->spans[block * batch + b] = (FN(span)){columns, values, count};
+            FN(spans_of)(e, y, block)[b] = (FN(span)){columns, values, count};
         }
     }
 }
@@ -904,7 +914,7 @@ static void FN(fused_forward)(const FN(engine) *e, int l, FN(view) view, int thr
     uint32_t *present = next->present + FN(place)(view, e->words, 0, view.first);
     for (ptrdiff_t block = blocks.start; block < blocks.stop; block++) {
         const FN(range) range = FN(one_block)(next, block);
-        FN(span) *spans = next->spans + block * batch;
+        FN(span) *spans = FN(spans_of)(e, next, block);
         for (ptrdiff_t b = 0; b < rows; b++) {
             const ptrdiff_t at = FN(place)(view, batch, b, range.start);
             spans[b] = (FN(span)){next->columns + at, next->listed + at, 0};
@@ -1196,7 +1206,7 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
             if (live[next] != input) continue;
         }
         late[count] = (int32_t)input;
-        count += e->taken[input] != e->waiting &&
+        count += e->taken[view.apart + input] != e->waiting &&
                  (all || FN(occurs)(e, view, i, e->words));
     }
     REAL *const arrays[3] = {e->parameters, e->slots[0], e->slots[1]};
@@ -1209,7 +1219,8 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
                 __builtin_prefetch(following + o, 1);
         }
         const REAL *rates = e->rates + thread * MOST_IDLE;
-        const int start = e->taken[late[k]], stop = e->waiting;
+        int32_t *taken = &e->taken[view.apart + late[k]];
+        const int start = *taken, stop = e->waiting;
         REAL *first = arrays[1] ? arrays[1] + at : NULL, *second = arrays[2] ? arrays[2] + at : NULL;
         if (e->row_penalties)
             FN(idle_penalised)(rule, rates, start, stop, arrays[0] + at, first, second, y->outputs,
@@ -1217,7 +1228,7 @@ static void FN(catch_up)(const FN(engine) *e, const FN(rule) *rule, int thread, 
                                e->row_penalties + late[k], e->weight_rows);
         else
             FN(idle)(rule, rates, start, stop, arrays[0] + at, first, second, y->outputs);
-        e->taken[late[k]] = stop;
+        *taken = stop;
     }
 }
 
@@ -1232,7 +1243,7 @@ static FN(range) FN(next_run)(const FN(engine) *e, int l, FN(view) view, ptrdiff
         while (i < left.stop && !FN(occurs)(e, view, i - view.first, words)) i++;
         if (most > left.stop - i) most = left.stop - i;
         for (; count < most && FN(occurs)(e, view, i + count - view.first, words); count++)
-            e->taken[i + count] = e->waiting + 1;
+            e->taken[view.apart + i + count] = e->waiting + 1;
     } else if (l == 0 && e->p.live) {
         const int32_t *next = e->p.live + *live, *end = e->p.live + e->p.live_count;
         while (next < end && *next < i) next++;
@@ -1858,7 +1869,7 @@ static void FN(train_thread)(void *job, int thread) {
             if (stop || level) {
                 FN(catch_up)(&mine, &rule, thread, 1);
                 const FN(view) own = FN(view_inputs)(e->layer, thread, threads);
-                memset(e->taken + own.first, 0, own.stride * sizeof *e->taken);
+                memset(e->taken + own.apart + own.first, 0, own.stride * sizeof *e->taken);
                 if (e->row_penalties) {
                     meet(e->meeting, thread);
                     if (thread == 0) FN(add_up_waiting)(e, mine.waiting);
@@ -1877,17 +1888,10 @@ static void FN(train_thread)(void *job, int thread) {
 
 /* ------------------------------------------------------------------------------------ the call */
 
-/* The next `bytes` of scratch, on a cache line and with room for a vector's over-read behind; only
- * counted where there is no memory yet. */
-static void *FN(carve)(char **scratch, ptrdiff_t *used, ptrdiff_t bytes) {
-    void *memory = *scratch ? *scratch + *used : NULL;
-    *used += (bytes + 63) / 64 * 64 + TILE_VECTORS * 64;
-    return memory;
-}
-
 /* Points the engine's arrays into scratch; returns how many bytes that takes. */
 static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
-    ptrdiff_t used = 0;
+    /* With room for a vector's over-read behind, and of several threads for what a processor fetches on. */
+    pieces all = {scratch, e->p.threads > 1 ? ARRAYS_APART : TILE_VECTORS * 64, 0};
     const ptrdiff_t batch = e->p.batch, features = e->layer[0].inputs;
     const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
     const ptrdiff_t real = sizeof(REAL), apart = (e->p.threads - 1) * APART;
@@ -1895,34 +1899,33 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         FN(layer) *y = &e->layer[l];
         const ptrdiff_t bytes = (batch * y->outputs + apart) * real;
         const int separate = y->activation == SILU || y->activation == GELU;
-        y->activated = FN(carve)(&scratch, &used, bytes);
-        y->preactivated = separate ? FN(carve)(&scratch, &used, bytes) : y->activated;
-        y->factors = y->dropout > 0 ? FN(carve)(&scratch, &used, bytes) : NULL;
-        y->fed_on = y->dropout > 0 ? FN(carve)(&scratch, &used, bytes) : y->activated;
+        y->activated = carve(&all, bytes);
+        y->preactivated = separate ? carve(&all, bytes) : y->activated;
+        y->factors = y->dropout > 0 ? carve(&all, bytes) : NULL;
+        y->fed_on = y->dropout > 0 ? carve(&all, bytes) : y->activated;
         if (y->lists && l == 0)
-            y->whole = FN(carve)(&scratch, &used, e->p.threads * batch * sizeof *y->whole);
-        if (y->lists) y->spans = FN(carve)(&scratch, &used, y->blocks * batch * sizeof *y->spans);
+            y->whole = carve(&all, e->p.threads * batch * sizeof *y->whole);
+        if (y->lists) y->spans = carve(&all, y->blocks * FN(spans_apart)(e) * sizeof *y->spans);
         y->fused = HAS_FUSED && l < e->p.layers - 1 && y[1].lists && y[1].in_parts &&
                    (y->in_parts || y->by_columns) && y->activation == RELU;
         if (y->fused) y->preactivated = y->fed_on;
         const ptrdiff_t bits = (batch * ((y->outputs + LANES - 1) / LANES + PARTS) + apart) * sizeof(uint16_t);
-        if (y->fused && y->dropout > 0) y->kept = FN(carve)(&scratch, &used, bits);
+        if (y->fused && y->dropout > 0) y->kept = carve(&all, bits);
         y->sent = y->fused && !y->by_columns && e->p.threads > 1;
         if (y->sent) {
-            y->packed = FN(carve)(&scratch, &used, bytes);
-            y->nonzero = FN(carve)(&scratch, &used, bits);
+            y->packed = carve(&all, bytes);
+            y->nonzero = carve(&all, bits);
         }
         const ptrdiff_t copies = y->sent ? e->p.threads : 1;
-        y->gradients = FN(carve)(&scratch, &used,
-                                 y->by_columns ? bytes : (copies * batch * y->outputs + apart) * real);
-        y->back = l < e->p.layers - 1 ? FN(carve)(&scratch, &used, bytes) : y->gradients;
+        y->gradients = carve(&all, y->by_columns ? bytes : (copies * batch * y->outputs + apart) * real);
+        y->back = l < e->p.layers - 1 ? carve(&all, bytes) : y->gradients;
         if (y->lists) {
-            y->present = FN(carve)(&scratch, &used, (e->words * y->inputs + apart) * sizeof *y->present);
-            if (!l && e->p.table) y->codes = FN(carve)(&scratch, &used, e->words * 32 * y->inputs + apart);
-            if (l) y->columns = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * sizeof *y->columns);
-            if (l) y->listed = FN(carve)(&scratch, &used, (batch * y->inputs + apart) * real);
+            y->present = carve(&all, (e->words * y->inputs + apart) * sizeof *y->present);
+            if (!l && e->p.table) y->codes = carve(&all, e->words * 32 * y->inputs + apart);
+            if (l) y->columns = carve(&all, (batch * y->inputs + apart) * sizeof *y->columns);
+            if (l) y->listed = carve(&all, (batch * y->inputs + apart) * real);
             if (!l && !e->p.table)
-                y->values = FN(carve)(&scratch, &used, (e->words * 32 * y->inputs + apart) * real);
+                y->values = carve(&all, (e->words * 32 * y->inputs + apart) * real);
         }
         const ptrdiff_t padded = (y->outputs + LANES - 1) / LANES * LANES;
         const ptrdiff_t panel = TILE_VECTORS * LANES, panels = (y->outputs + panel - 1) / panel * panel;
@@ -1932,44 +1935,44 @@ static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
         if (y->in_parts && padded > e->widest) e->widest = padded;
     }
     e->part_size = batch * e->widest + (e->p.threads > 1 ? APART : 0);
-    for (int i = 0; i < 2; i++) e->parts[i] = FN(carve)(&scratch, &used, PARTS * e->part_size * real);
+    for (int i = 0; i < 2; i++) e->parts[i] = carve(&all, PARTS * e->part_size * real);
     const FN(layer) *y = e->layer;
     if (!y->lists) {
         const ptrdiff_t copies = y->by_columns ? e->p.threads : 1;
-        e->batch_inputs = FN(carve)(&scratch, &used, (copies * batch * features + apart) * real);
+        e->batch_inputs = carve(&all, (copies * batch * features + apart) * real);
     }
-    if (e->together) e->moved = FN(carve)(&scratch, &used, features * y->outputs * real);
+    if (e->together) e->moved = carve(&all, features * y->outputs * real);
     if (y->lists && FN(can_idle)(e->p.optimizer, e->p.weight_decay) && !e->gradients) {
-        e->taken = FN(carve)(&scratch, &used, features * sizeof *e->taken);
-        e->late = FN(carve)(&scratch, &used, features * sizeof *e->late);
-        e->rates = FN(carve)(&scratch, &used, e->p.threads * MOST_IDLE * real);
+        e->taken = carve(&all, (features + (e->p.threads - 1) * APART) * sizeof *e->taken);
+        e->late = carve(&all, features * sizeof *e->late);
+        e->rates = carve(&all, e->p.threads * MOST_IDLE * real);
         if (e->p.l1 != 0 || e->p.l2 != 0) {
-            e->row_penalties = FN(carve)(&scratch, &used, e->weight_rows * MOST_IDLE_PENALISED * real);
-            e->step_losses = FN(carve)(&scratch, &used, MOST_IDLE_PENALISED * sizeof *e->step_losses);
-            e->step_rows = FN(carve)(&scratch, &used, MOST_IDLE_PENALISED * sizeof *e->step_rows);
+            e->row_penalties = carve(&all, e->weight_rows * MOST_IDLE_PENALISED * real);
+            e->step_losses = carve(&all, MOST_IDLE_PENALISED * sizeof *e->step_losses);
+            e->step_rows = carve(&all, MOST_IDLE_PENALISED * sizeof *e->step_rows);
         }
     }
     if (e->shifts) {
         e->shift_width = (y->outputs * real + 63) / 64 * 64 / real;
-        e->shift_parts = FN(carve)(&scratch, &used, PARTS * e->shift_width * real);
-        e->shift_sums = FN(carve)(&scratch, &used, e->p.threads * e->shift_width * real);
+        e->shift_parts = carve(&all, PARTS * e->shift_width * real);
+        e->shift_sums = carve(&all, e->p.threads * e->shift_width * real);
     }
-    e->sums = FN(carve)(&scratch, &used, e->p.threads * e->most_sums * real);
-    e->rooms = FN(carve)(&scratch, &used, e->p.threads * (ptrdiff_t)(WAITING_GRADIENTS + APART) * real);
-    e->panels = FN(carve)(&scratch, &used, e->p.threads * batch * e->widest_dense * real);
-    e->dots = FN(carve)(&scratch, &used, e->p.threads * (batch * HELD_INPUTS + (ptrdiff_t)APART) * real);
-    e->batch_targets = FN(carve)(&scratch, &used, batch * outputs * real);
-    e->batch_labels = FN(carve)(&scratch, &used, batch * sizeof(int64_t));
-    e->batch_weight = FN(carve)(&scratch, &used, batch * real);
-    e->block_losses = FN(carve)(&scratch, &used, (batch / ROW_BLOCK + 1) * sizeof(double));
-    e->block_right = FN(carve)(&scratch, &used, (batch / ROW_BLOCK + 1) * sizeof(double));
+    e->sums = carve(&all, e->p.threads * e->most_sums * real);
+    e->rooms = carve(&all, e->p.threads * (ptrdiff_t)(WAITING_GRADIENTS + APART) * real);
+    e->panels = carve(&all, e->p.threads * batch * e->widest_dense * real);
+    e->dots = carve(&all, e->p.threads * (batch * HELD_INPUTS + (ptrdiff_t)APART) * real);
+    e->batch_targets = carve(&all, batch * outputs * real);
+    e->batch_labels = carve(&all, batch * sizeof(int64_t));
+    e->batch_weight = carve(&all, batch * real);
+    e->block_losses = carve(&all, (batch / ROW_BLOCK + 1) * sizeof(double));
+    e->block_right = carve(&all, (batch / ROW_BLOCK + 1) * sizeof(double));
     ptrdiff_t squares = e->blocks = 0;
     for (int a = 0; a < 2 * e->p.layers; a++) {
         e->blocks += FN(sums_of)(e, a, 1);
         squares += FN(sums_of)(e, a, 0);
     }
-    e->block_sums = FN(carve)(&scratch, &used, (e->blocks > squares ? e->blocks : squares) * sizeof(double));
-    return used;
+    e->block_sums = carve(&all, (e->blocks > squares ? e->blocks : squares) * sizeof(double));
+    return all.used;
 }
 
 /* Whether rows of weights that no sparse row reaches stay as they are: their gradient is zero, and the
@@ -2050,7 +2053,7 @@ static ptrdiff_t FN(train)(const plan *p) {
     char *scratch = scratch_memory(FN(lay_out)(&e, NULL));
     if (!scratch) return -1;
     FN(lay_out)(&e, scratch);
-    if (e.taken) memset(e.taken, 0, e.layer[0].inputs * sizeof *e.taken);
+    if (e.taken) memset(e.taken, 0, (e.layer[0].inputs + (p->threads - 1) * APART) * sizeof *e.taken);
     if (e.row_penalties)
         memset(e.row_penalties, 0, e.weight_rows * MOST_IDLE_PENALISED * sizeof *e.row_penalties);
     barrier meeting = {.threads = p->threads};
@@ -2071,6 +2074,7 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef MOST_RUNS
 #undef HELD_INPUTS
 #undef APART
+#undef ARRAYS_APART
 #undef MOST_SUMS
 #undef TOTALS
 #undef COLUMN_INPUTS

@@ -348,11 +348,46 @@ INLINE void FN(v_reciprocal)(int n, V *x) {
 #endif
 }
 
-/* x = e**(scale * x), or where that is no normal number, the nearest one; the error is |x| units in
- * the last place. */
-INLINE void FN(v_exp)(int n, REAL scale, V *x) {
+/* The same of numbers of which any four have a normal product: where a division does not beat it, four
+ * reciprocals come from the one of that. A twentieth of the time of a tanh; one product after the other, instead
+ * of in pairs, gains nothing. */
+#if VECTOR_BYTES == 64 && !SINGLE
+#define V_MOST_EXP 150 /* beyond, 1 + e**x is e**x or 1 to all places */
+INLINE void FN(v_reciprocals)(int n, V *x) {
+    V inverse[VECTORS_AT_ONCE / 4];
+    for (int k = 0; k < n; k += 4) {
+        const V *a = x + k;
+        const int count = n - k;
+        inverse[k / 4] = count == 1   ? a[0]
+                         : count == 2 ? a[0] * a[1]
+                         : count == 3 ? a[0] * a[1] * a[2]
+                                      : a[0] * a[1] * (a[2] * a[3]);
+    }
+    FN(v_reciprocal)((n + 3) / 4, inverse);
+    for (int k = 0; k < n; k += 4) {
+        V *a = x + k, left = inverse[k / 4], right = left, first = a[0];
+        const int count = n - k;
+        if (count > 2) { /* of a[0] * a[1], and of the others */
+            const V third = a[2];
+            right *= a[0] * a[1];
+            left *= count == 3 ? third : third * a[3];
+            a[2] = count == 3 ? right : right * a[3];
+            if (count > 3) a[3] = right * third;
+        }
+        a[0] = count == 1 ? left : left * a[1];
+        if (count > 1) a[1] = left * first;
+    }
+}
+#else
+#define V_MOST_EXP NORMAL_EXP
+INLINE void FN(v_reciprocals)(int n, V *x) { FN(v_reciprocal)(n, x); }
+#endif
+
+/* x = e**(scale * x), |scale * x| taken to be `most` where it is more; the error is |x| units in the last
+ * place. */
+INLINE void FN(v_exp_within)(int n, REAL most, REAL scale, V *x) {
     V rounded[VECTORS_AT_ONCE], y[VECTORS_AT_ONCE];
-    const REAL limit = NORMAL_EXP / FN(absolute)(scale);
+    const REAL limit = most / FN(absolute)(scale);
     /* NaN comes through: it would be the second argument. */
     EACH x[i] = V_MINIMUM(FN(v_all)(limit), x[i]);
     EACH x[i] = V_MAXIMUM(FN(v_all)(-limit), x[i]);
@@ -399,20 +434,24 @@ INLINE void FN(v_exp)(int n, REAL scale, V *x) {
 #endif
 }
 
+/* x = e**(scale * x), or where that is no normal number, the nearest one. */
+INLINE void FN(v_exp)(int n, REAL scale, V *x) { FN(v_exp_within)(n, NORMAL_EXP, scale, x); }
+
+/* x = 1 / (1 + e**(scale * x)). */
+INLINE void FN(v_logistic)(int n, REAL scale, V *x) {
+    FN(v_exp_within)(n, V_MOST_EXP, scale, x);
+    EACH x[i] += 1;
+    FN(v_reciprocals)(n, x);
+}
+
 /* x = 1 - 2 / (1 + e**2x). */
 INLINE void FN(v_tanh)(int n, V *x) {
-    FN(v_exp)(n, 2, x);
-    EACH x[i] += 1;
-    FN(v_reciprocal)(n, x);
+    FN(v_logistic)(n, 2, x);
     EACH x[i] = 1 - 2 * x[i];
 }
 
 /* x = 1 / (1 + e**-x). */
-INLINE void FN(v_sigmoid)(int n, V *x) {
-    FN(v_exp)(n, -1, x);
-    EACH x[i] += 1;
-    FN(v_reciprocal)(n, x);
-}
+INLINE void FN(v_sigmoid)(int n, V *x) { FN(v_logistic)(n, -1, x); }
 
 /* x = ln(1 + e**-|x|). */
 INLINE void FN(v_log1p_exp)(int n, V *x) {
@@ -432,6 +471,7 @@ INLINE void FN(v_log1p_exp)(int n, V *x) {
 }
 
 #undef EACH
+#undef V_MOST_EXP
 #undef MANTISSA
 #undef BIAS
 #undef ROUNDER

@@ -45,20 +45,21 @@ typedef struct {
 
 /* Lays a workspace out in memory, or counts its bytes where there is none yet. */
 static ptrdiff_t FN(divide_memory)(FN(workspace) *w, const plan *p, ptrdiff_t rows, char *memory) {
-    ptrdiff_t used = 0, inputs = 0, outputs = 0;
+    pieces all = {memory, TILE_VECTORS * 64, 0};
+    ptrdiff_t inputs = 0, outputs = 0;
     for (int l = 0; l < p->layers; l++) {
         const int given = !l && p->starts; /* without zeros */
         if (!given && p->sizes[l] > inputs) inputs = p->sizes[l];
         if (l + 1 < p->layers && p->sizes[l + 1] > outputs) outputs = p->sizes[l + 1];
     }
     for (int side = 0; side < 2; side++)
-        w->outputs[side] = FN(carve)(&memory, &used, rows * outputs * sizeof(REAL));
-    w->starts = FN(carve)(&memory, &used, (rows + 1) * sizeof(int64_t));
-    w->next = FN(carve)(&memory, &used, rows * sizeof(int64_t));
+        w->outputs[side] = carve(&all, rows * outputs * sizeof(REAL));
+    w->starts = carve(&all, (rows + 1) * sizeof(int64_t));
+    w->next = carve(&all, rows * sizeof(int64_t));
     w->room = rows * inputs / 2 + inputs;
-    w->columns = FN(carve)(&memory, &used, w->room * sizeof(int32_t));
-    w->values = FN(carve)(&memory, &used, w->room * sizeof(REAL));
-    return used;
+    w->columns = carve(&all, w->room * sizeof(int32_t));
+    w->values = carve(&all, w->room * sizeof(REAL));
+    return all.used;
 }
 
 /* ------------------------------------------------------------------------------- the zeros */

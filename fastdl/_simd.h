@@ -73,6 +73,20 @@ static void give_back(void *scratch) {
     free(memory);
 }
 
+/* Scratch that is dealt out piece by piece: `memory` is NULL where it is only counted, as `used`, and pieces lie
+ * so many bytes apart. */
+typedef struct {
+    char *memory;
+    ptrdiff_t apart, used;
+} pieces;
+
+/* The next piece, on a cache line. */
+static void *carve(pieces *p, ptrdiff_t bytes) {
+    void *memory = p->memory ? p->memory + p->used : NULL;
+    p->used += (bytes + 63) / 64 * 64 + p->apart;
+    return memory;
+}
+
 /* Registers of the widest kind, and how many rows x vectors of the product they hold as sums
  * beside one vector of the left and a row of the right factor. */
 #if defined(__AVX512F__)
