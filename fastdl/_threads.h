@@ -5,6 +5,10 @@
  * barrier is mostly shorter than the system could put a thread to sleep: it spins. Where it takes long,
  * because more threads run than there are cores, it sleeps until it is woken: to yield alone gives
  * little away, and a meeting took the milliseconds that the system leaves a thread on a core.
+ *
+ * The system may start a thread, or wake it, on its maker's processor while others are idle, and leaves both
+ * there: in turns they wait for each other, so that it never sees two that want to run. That took three
+ * times as long as on two processors; so one of them leaves.
  */
 #ifndef FASTDL_THREADS_H
 #define FASTDL_THREADS_H
@@ -25,6 +29,7 @@
 #define EAGER_SPINS 1000 /* some microseconds; a pause would be felt */
 #define SPINS 1200       /* a few microseconds more */
 #define YIELDS 1500      /* some 100 microseconds in all: no phase's threads differ by as much */
+#define MOST_MOVES 16    /* of a thread from one processor to another in a call */
 
 static inline double seconds(void) {
     struct timespec now;
@@ -40,6 +45,25 @@ static inline void relax(void) {
 #endif
 }
 
+#if defined(__linux__)
+/* The number of the processor that runs this thread, from 1 on, or 0. */
+static inline int processor_here(void) { return sched_getcpu() + 1; }
+
+/* Goes from this processor to another one that the thread may use, if there is one. */
+static void leave_processor(int number) {
+    unsigned long allowed[128], others[128];
+    const int bits = 8 * sizeof *allowed, word = (number - 1) / bits;
+    const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof allowed, allowed);
+    if (bytes < (word + 1) * (long)sizeof *allowed) return;
+    memcpy(others, allowed, bytes);
+    others[word] &= ~(1UL << (number - 1) % bits);
+    if (!syscall(SYS_sched_setaffinity, 0, bytes, others)) syscall(SYS_sched_setaffinity, 0, bytes, allowed);
+}
+#else
+static inline int processor_here(void) { return 0; }
+static void leave_processor(int number) { (void)number; }
+#endif
+
 /* Each thread counts its arrivals in a cache line of its own, which the others watch: one transfer
  * from core to core for a meeting, where a common counter and a common flag take three. */
 typedef struct {
@@ -47,6 +71,8 @@ typedef struct {
     _Alignas(64) atomic_int sleepers;
     struct {
         _Alignas(64) atomic_int meetings;
+        atomic_int processor; /* where it was then */
+        int moves;
     } arrivals[MOST_THREADS];
 } barrier;
 
@@ -71,7 +97,16 @@ static inline void sleep_on(atomic_int *word, int value) {
 static inline void arrive(barrier *b, int thread) {
     atomic_int *own = &b->arrivals[thread].meetings;
     const int now = atomic_load_explicit(own, memory_order_relaxed) + 1;
+    atomic_store_explicit(&b->arrivals[thread].processor, processor_here(), memory_order_relaxed);
     atomic_store_explicit(own, now, memory_order_release);
+}
+
+/* Parts from a thread that has been waited for, where it can't run because this one does; if both left, they
+ * might meet again. */
+static void part_from(barrier *b, int thread, int other) {
+    const int here = processor_here();
+    if (!here || thread < other || here != atomic_load_explicit(&b->arrivals[other].processor, memory_order_relaxed)) return;
+    if (b->arrivals[thread].moves++ < MOST_MOVES) leave_processor(here);
 }
 
 /* Returns when all threads have arrived; what they wrote before is then seen. */
@@ -94,6 +129,8 @@ static inline void await(barrier *b, int thread) {
                 sched_yield();
             } else if (spins > EAGER_SPINS) {
                 relax();
+            } else if (spins == EAGER_SPINS) {
+                part_from(b, thread, t);
             }
         }
     }
@@ -108,12 +145,14 @@ typedef struct {
     void (*work)(void *job, int thread);
     void *job;
     int thread;
+    int processor;    /* the caller's */
     atomic_int *open; /* 0: wait, 1: work, -1: leave */
 } assignment;
 
 static void *start_assignment(void *argument) {
     assignment *mine = argument;
     int open;
+    if (mine->processor && mine->processor == processor_here()) leave_processor(mine->processor);
     while (!(open = atomic_load_explicit(mine->open, memory_order_acquire))) sched_yield();
     if (open > 0) mine->work(mine->job, mine->thread);
     return NULL;
@@ -126,8 +165,9 @@ static int run_threads(void (*work)(void *, int), void *job, int threads) {
     assignment assignments[MOST_THREADS];
     atomic_int open = 0;
     int started = 1;
+    const int here = threads > 1 ? processor_here() : 0;
     for (; started < threads; started++) {
-        assignments[started] = (assignment){work, job, started, &open};
+        assignments[started] = (assignment){work, job, started, here, &open};
         if (pthread_create(&handles[started], NULL, start_assignment, &assignments[started])) break;
     }
     const int complete = started == threads;
