@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import signal
 
 import numpy as np
@@ -683,3 +684,18 @@ def test_read_only_data_needs_no_engine_of_numbas_own():
     net, _ = trained(arguments, fit, X, y, NUMBA)
     assert digest(net) == digest(wanted)
     assert len(jit_engine._train.signatures) == compiled
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no such choice")
+@pytest.mark.parametrize("most", [1, None])
+def test_threads_leave_what_processors_may_be_used_as_it_is(most):
+    before = os.sched_getaffinity(0)
+    given = set(sorted(before)[:most])
+    os.sched_setaffinity(0, given)  # of one processor, two threads have to share it
+    try:
+        X, y = data()
+        with backends.use_threads(2):
+            MLP([11, 8, 3], seed=0).fit(X, y, epochs=20, verbose=0)
+        assert os.sched_getaffinity(0) == given
+    finally:
+        os.sched_setaffinity(0, before)
