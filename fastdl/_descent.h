@@ -60,7 +60,7 @@ INLINE void FN(logistic_gradients)(const REAL *inputs, const REAL *targets, cons
             error[i] = score;
         }
         /* Whole vectors, the last one also over places that nothing stands in. */
-        for (ptrdiff_t i = 0; i < count; i += LANES) FN(v_sigmoid)(1, &AT(error, i));
+        for (ptrdiff_t i = 0; i < count; i += LANES) FN(v_sigmoid)(1, 0, &AT(error, i));
         for (ptrdiff_t i = 0; i < count; i++) {
             const REAL *row = inputs + chunk[i] * features;
             const REAL difference = error[i] - targets[chunk[i]];
@@ -252,7 +252,7 @@ INLINE void FN(planar_unit)(int n, const FN(planar_job) *job, const FN(planar_ne
 #pragma GCC unroll 8
         for (int v = 0; v < n; v++)
             a[v] += w1[k] * AT(job->inputs, k * job->stride + i + v * LANES);
-    FN(v_tanh)(n, a);
+    FN(v_tanh)(n, 1, a);
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) AT(net->hidden, j * stride + i + v * LANES) = a[v];
     for (ptrdiff_t o = 0; o < n_y; o++)
@@ -266,7 +266,7 @@ INLINE V FN(planar_error)(int n, REAL *score, const REAL *targets, const REAL *v
     V error[VECTORS_AT_ONCE], sum = {0};
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) error[v] = AT(score, v * LANES);
-    FN(v_sigmoid)(n, error);
+    FN(v_sigmoid)(n, 1, error);
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) {
         error[v] = (error[v] - AT(targets, v * LANES)) * AT(valid, v * LANES);

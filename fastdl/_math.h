@@ -437,21 +437,24 @@ INLINE void FN(v_exp_within)(int n, REAL most, REAL scale, V *x) {
 /* x = e**(scale * x), or where that is no normal number, the nearest one. */
 INLINE void FN(v_exp)(int n, REAL scale, V *x) { FN(v_exp_within)(n, NORMAL_EXP, scale, x); }
 
-/* x = 1 / (1 + e**(scale * x)). */
-INLINE void FN(v_logistic)(int n, REAL scale, V *x) {
-    FN(v_exp_within)(n, V_MOST_EXP, scale, x);
+/* x = 1 / (1 + e**(scale * x)); of 0 that is 1/2, unless they are taken together. */
+INLINE void FN(v_logistic)(int n, int together, REAL scale, V *x) {
+    FN(v_exp_within)(n, together ? V_MOST_EXP : NORMAL_EXP, scale, x);
     EACH x[i] += 1;
-    FN(v_reciprocals)(n, x);
+    if (together)
+        FN(v_reciprocals)(n, x);
+    else
+        FN(v_reciprocal)(n, x);
 }
 
 /* x = 1 - 2 / (1 + e**2x). */
-INLINE void FN(v_tanh)(int n, V *x) {
-    FN(v_logistic)(n, 2, x);
+INLINE void FN(v_tanh)(int n, int together, V *x) {
+    FN(v_logistic)(n, together, 2, x);
     EACH x[i] = 1 - 2 * x[i];
 }
 
 /* x = 1 / (1 + e**-x). */
-INLINE void FN(v_sigmoid)(int n, V *x) { FN(v_logistic)(n, -1, x); }
+INLINE void FN(v_sigmoid)(int n, int together, V *x) { FN(v_logistic)(n, together, -1, x); }
 
 /* x = ln(1 + e**-|x|). */
 INLINE void FN(v_log1p_exp)(int n, V *x) {

@@ -179,8 +179,8 @@ INLINE void FN(thin_activate)(int n, const FN(thin_layer) *y, ptrdiff_t at, V *x
     case SOFTMAX: /* these two look at all units, later */
     case LOG_SOFTMAX: break;
     case RELU: EACH x[v] = FN(v_maximum)(FN(v_all)(0), x[v]); break;
-    case TANH: FN(v_tanh)(n, x); break;
-    case SIGMOID: FN(v_sigmoid)(n, x); break;
+    case TANH: FN(v_tanh)(n, 0, x); break;
+    case SIGMOID: FN(v_sigmoid)(n, 0, x); break;
     default:
         EACH AT(y->taken, at + v * LANES) = x[v];
         FN(activation_forward)(y->taken + at, y->activation, y->slope, y->activated + at, 1, n * LANES);
