@@ -60,7 +60,7 @@ INLINE void FN(logistic_gradients)(const REAL *inputs, const REAL *targets, cons
             error[i] = score;
         }
         /* Whole vectors, the last one also over places that nothing stands in. */
-        for (ptrdiff_t i = 0; i < count; i += LANES) FN(v_sigmoid)(1, 0, &AT(error, i));
+        for (ptrdiff_t i = 0; i < count; i += LANES) FN(v_sigmoid)(1, V_ALONE, &AT(error, i));
         for (ptrdiff_t i = 0; i < count; i++) {
             const REAL *row = inputs + chunk[i] * features;
             const REAL difference = error[i] - targets[chunk[i]];
@@ -132,29 +132,35 @@ static void FN(logistic_descent)(const REAL *inputs, const REAL *targets, REAL *
 
 #define MOST_BLOCKS 16
 #define BLOCK_VECTORS 24 /* vectors of samples from which a second block pays for the meeting */
-/* Between what two threads write: a processor fetches lines ahead, and the other one has to fetch them back. On
- * two threads, units of all samples in one matrix took an eighth longer, two fifths by AVX2. */
-#define GAP ((ptrdiff_t)(4096 / sizeof(REAL)))
+#define APART ((ptrdiff_t)(BYTES_APART / sizeof(REAL)))
+
+/* Scratch of a network at work. Units of all samples in one matrix, instead of in each block's memory, took an
+ * eighth longer on two threads, two fifths by AVX2. */
+typedef struct {
+    /* Of each block, block_size apart: gradients (2, most_parameters) of even and odd iterations, scores (n_y,
+     * block_stride) and hidden units (most_hidden, block_stride). */
+    REAL *blocks;
+    REAL *parameters; /* of each thread, most_parameters + APART apart */
+    double *costs;    /* (2, MOST_BLOCKS) */
+} FN(planar_place);
 
 typedef struct {
-    const REAL *inputs, *targets; /* (n_x, stride), (n_y, stride) */
-    const REAL *valid;            /* (stride,) 1 for a sample, 0 for padding */
+    REAL *inputs, *targets; /* (n_x, stride), (n_y, stride) */
+    REAL *valid;            /* (stride,) 1 for a sample, 0 for padding */
+    REAL *largest;          /* (n_x,) of each input, without its sign */
     ptrdiff_t n_x, n_y, m, stride, iterations, cost_every;
     REAL rate;
     const int64_t *hidden_sizes;
     ptrdiff_t networks;
     REAL *parameters;
     double *costs;
-    /* scratch, of each network at work: */
     ptrdiff_t blocks, block_stride, block_size, most_hidden, most_parameters;
-    /* blocks of gradients (2, most_parameters) of even and odd iterations, scores (n_y, block_stride) and hidden
-     * units (most_hidden, block_stride), the parameters of each thread, and costs (2, MOST_BLOCKS) */
-    REAL *scratch;
-    ptrdiff_t scratch_each;
-    int threads;
+    int threads; /* in all, */
+    int sharers; /* and of a network: all of them, or one */
+    FN(planar_place) places[MOST_THREADS]; /* of the networks at work at a time */
     barrier *meeting;
     ptrdiff_t *queue; /* (networks,) their numbers */
-    atomic_int *next;
+    atomic_int next;  /* place in it */
 } FN(planar_job);
 
 /* What one network's units make of a block of samples. W1 (h, n_x), b1 (h,), W2 (n_y, h), b2 (n_y,) lie one after
@@ -241,7 +247,7 @@ static void FN(planar_gradients_any)(const FN(planar_job) *job, const FN(planar_
 }
 
 /* Activations of hidden unit j for n vectors of samples from i on; adds what the outputs get. */
-INLINE void FN(planar_unit)(int n, const FN(planar_job) *job, const FN(planar_net) *net,
+INLINE void FN(planar_unit)(int n, int how, const FN(planar_job) *job, const FN(planar_net) *net,
                             const REAL *w1, REAL b1, const REAL *w2, ptrdiff_t j, ptrdiff_t i,
                             ptrdiff_t n_x, ptrdiff_t n_y) {
     const ptrdiff_t stride = job->block_stride;
@@ -252,7 +258,7 @@ INLINE void FN(planar_unit)(int n, const FN(planar_job) *job, const FN(planar_ne
 #pragma GCC unroll 8
         for (int v = 0; v < n; v++)
             a[v] += w1[k] * AT(job->inputs, k * job->stride + i + v * LANES);
-    FN(v_tanh)(n, 1, a);
+    FN(v_tanh)(n, how, a);
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) AT(net->hidden, j * stride + i + v * LANES) = a[v];
     for (ptrdiff_t o = 0; o < n_y; o++)
@@ -262,11 +268,11 @@ INLINE void FN(planar_unit)(int n, const FN(planar_job) *job, const FN(planar_ne
 }
 
 /* score = (sigmoid(score) - targets), 0 for padding, for n vectors; returns their sum. */
-INLINE V FN(planar_error)(int n, REAL *score, const REAL *targets, const REAL *valid) {
+INLINE V FN(planar_error)(int n, int how, REAL *score, const REAL *targets, const REAL *valid) {
     V error[VECTORS_AT_ONCE], sum = {0};
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) error[v] = AT(score, v * LANES);
-    FN(v_sigmoid)(n, 1, error);
+    FN(v_sigmoid)(n, how, error);
 #pragma GCC unroll 8
     for (int v = 0; v < n; v++) {
         error[v] = (error[v] - AT(targets, v * LANES)) * AT(valid, v * LANES);
@@ -289,12 +295,31 @@ INLINE V FN(planar_error)(int n, REAL *score, const REAL *targets, const REAL *v
     case 8: call(8); break;    \
     }
 
+/* Whether no hidden unit and no output can be so large that exponents have to be cut off: without that, 3 %
+ * less time. NaN and infinities are large. */
+INLINE int FN(planar_bounded)(const FN(planar_job) *job, ptrdiff_t h, const REAL *w1, const REAL *b1,
+                              const REAL *w2, const REAL *b2, ptrdiff_t n_x, ptrdiff_t n_y) {
+    int bounded = 1;
+    for (ptrdiff_t j = 0; j < h; j++) {
+        REAL most = FN(absolute)(b1[j]);
+        for (ptrdiff_t k = 0; k < n_x; k++) most += FN(absolute)(w1[j * n_x + k]) * job->largest[k];
+        bounded &= most < FN(tanh_bound)();
+    }
+    for (ptrdiff_t o = 0; o < n_y; o++) {
+        REAL most = FN(absolute)(b2[o]);
+        for (ptrdiff_t j = 0; j < h; j++) most += FN(absolute)(w2[o * h + j]);
+        bounded &= most < FN(sigmoid_bound)();
+    }
+    return bounded;
+}
+
 /* Gradients, and the cost where asked for, over samples [start, stop). */
 INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *net,
                              const REAL *parameters, ptrdiff_t start, ptrdiff_t stop,
                              REAL *gradients, double *cost, ptrdiff_t n_x, ptrdiff_t n_y) {
     const ptrdiff_t h = net->h, stride = job->block_stride, vectors = (stop - start) / LANES;
     const REAL *w1 = parameters, *b1 = w1 + h * n_x, *w2 = b1 + h, *b2 = w2 + n_y * h;
+    const int bounded = FN(planar_bounded)(job, h, w1, b1, w2, b2, n_x, n_y);
     /* Groups of nearly equal size, rather than whole ones and a short one. */
     const ptrdiff_t groups = (vectors + VECTORS_AT_ONCE - 1) / VECTORS_AT_ONCE;
     for (ptrdiff_t o = 0; o < n_y; o++)
@@ -303,11 +328,17 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
     for (ptrdiff_t g = 0; g < groups; g++) {
         const ptrdiff_t from = vectors * g / groups, to = vectors * (g + 1) / groups;
         const ptrdiff_t i = start + from * LANES;
-#define UNIT(n)                          \
-    for (ptrdiff_t j = 0; j < h; j++)    \
-    FN(planar_unit)(n, job, net, w1 + j * n_x, b1[j], w2 + j, j, i, n_x, n_y)
-        WITH_VECTORS(to - from, UNIT)
-#undef UNIT
+#define UNITS_(n, how)                \
+    for (ptrdiff_t j = 0; j < h; j++) \
+    FN(planar_unit)(n, how, job, net, w1 + j * n_x, b1[j], w2 + j, j, i, n_x, n_y)
+#define ALL_UNITS(n)            \
+    if (bounded)                \
+        UNITS_(n, V_BOUNDED);   \
+    else                        \
+        UNITS_(n, V_TOGETHER)
+        WITH_VECTORS(to - from, ALL_UNITS)
+#undef ALL_UNITS
+#undef UNITS_
     }
     if (cost) {
         double sum = 0;
@@ -324,8 +355,15 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
             const ptrdiff_t from = vectors * g / groups, to = vectors * (g + 1) / groups;
             const ptrdiff_t i = start + from * LANES;
             const REAL *targets = job->targets + o * job->stride + i;
-#define ERROR(n) sum += FN(planar_error)(n, net->score + o * stride + i, targets, job->valid + i)
+#define ERROR_(n, how) \
+    sum += FN(planar_error)(n, how, net->score + o * stride + i, targets, job->valid + i)
+#define ERROR(n)              \
+    if (bounded)              \
+        ERROR_(n, V_BOUNDED); \
+    else                      \
+        ERROR_(n, V_TOGETHER)
             WITH_VECTORS(to - from, ERROR)
+#undef ERROR_
 #undef ERROR
         }
         gradients[(n_x + 1 + n_y) * h + o] = FN(total)(sum);
@@ -340,43 +378,44 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
     }
 }
 
-/* Trains a network with `threads` threads, of which this is number `thread`. */
-static void FN(planar_network)(const FN(planar_job) *job, ptrdiff_t network, REAL *scratch,
-                               int thread, int threads) {
-    const ptrdiff_t n_x = job->n_x, n_y = job->n_y, stride = job->stride, blocks = job->blocks;
+/* Trains a network at one of the places, as thread number `thread` of those that share it. */
+static void FN(planar_network)(FN(planar_job) *job, ptrdiff_t network, const FN(planar_place) *place,
+                               int thread) {
+    const ptrdiff_t n_x = job->n_x, n_y = job->n_y, blocks = job->blocks;
+    const int threads = job->sharers;
     ptrdiff_t offset = 0;
     for (ptrdiff_t k = 0; k < network; k++)
         offset += job->hidden_sizes[k] * (n_x + 1 + n_y) + n_y;
     const ptrdiff_t h = job->hidden_sizes[network], size = h * (n_x + 1 + n_y) + n_y;
-    REAL *mine = scratch + blocks * job->block_size + thread * (job->most_parameters + GAP);
-    double *all_costs = (double *)(scratch + blocks * job->block_size + threads * (job->most_parameters + GAP));
+    REAL *mine = place->parameters + thread * (job->most_parameters + APART);
     /* As a sum with `cost_every`, it could be too large a number. */
     const ptrdiff_t recorded = job->iterations ? (job->iterations - 1) / job->cost_every + 1 : 0;
     const REAL factor = job->rate / (REAL)job->m;
     memcpy(mine, job->parameters + offset, size * sizeof(REAL));
     for (ptrdiff_t iteration = 0; iteration < job->iterations; iteration++) {
         const int record = iteration % job->cost_every == 0;
-        const ptrdiff_t turn = (iteration & 1) * job->most_parameters;
-        double *costs = all_costs + (iteration & 1) * MOST_BLOCKS;
+        REAL *gradients = place->blocks + (iteration & 1) * job->most_parameters;
+        double *costs = place->costs + (iteration & 1) * MOST_BLOCKS;
         for (ptrdiff_t b = blocks * thread / threads; b < blocks * (thread + 1) / threads; b++) {
-            const ptrdiff_t vectors = stride / LANES, start = vectors * b / blocks * LANES;
+            const ptrdiff_t vectors = job->stride / LANES, start = vectors * b / blocks * LANES;
             const ptrdiff_t stop = vectors * (b + 1) / blocks * LANES;
-            REAL *own = scratch + b * job->block_size;
+            REAL *score = place->blocks + b * job->block_size + 2 * job->most_parameters;
             const FN(planar_net) net = {
                 .h = h,
-                .score = own + 2 * job->most_parameters - start,
-                .hidden = own + 2 * job->most_parameters + n_y * job->block_stride - start,
+                .score = score - start,
+                .hidden = score + n_y * job->block_stride - start,
             };
+            REAL *own = gradients + b * job->block_size;
             double *cost = record ? costs + b : NULL;
             if (n_x == 2 && n_y == 1)
-                FN(planar_block)(job, &net, mine, start, stop, own + turn, cost, 2, 1);
+                FN(planar_block)(job, &net, mine, start, stop, own, cost, 2, 1);
             else
-                FN(planar_block)(job, &net, mine, start, stop, own + turn, cost, n_x, n_y);
+                FN(planar_block)(job, &net, mine, start, stop, own, cost, n_x, n_y);
         }
         if (threads > 1) meet(job->meeting, thread);
         for (ptrdiff_t p = 0; p < size; p++) {
-            REAL sum = scratch[turn + p];
-            for (ptrdiff_t b = 1; b < blocks; b++) sum += scratch[b * job->block_size + turn + p];
+            REAL sum = gradients[p];
+            for (ptrdiff_t b = 1; b < blocks; b++) sum += gradients[b * job->block_size + p];
             mine[p] -= factor * sum;
         }
         if (record && thread == 0) {
@@ -391,15 +430,15 @@ static void FN(planar_network)(const FN(planar_job) *job, ptrdiff_t network, REA
 }
 
 static void FN(planar_thread)(void *argument, int thread) {
-    const FN(planar_job) *job = argument;
+    FN(planar_job) *job = argument;
     if (job->networks == 1) {
-        FN(planar_network)(job, 0, job->scratch, thread, job->threads);
+        FN(planar_network)(job, 0, job->places, thread);
         return;
     }
     for (;;) {
-        const ptrdiff_t taken = atomic_fetch_add(job->next, 1);
+        const ptrdiff_t taken = atomic_fetch_add(&job->next, 1);
         if (taken >= job->networks) return;
-        FN(planar_network)(job, job->queue[taken], job->scratch + thread * job->scratch_each, 0, 1);
+        FN(planar_network)(job, job->queue[taken], job->places + thread, 0);
     }
 }
 
@@ -415,52 +454,68 @@ static void FN(planar_queue)(const int64_t *hidden_sizes, ptrdiff_t networks, pt
     }
 }
 
+/* Points the job's arrays into scratch; returns how many bytes that takes. */
+static ptrdiff_t FN(planar_lay_out)(FN(planar_job) *job, char *scratch) {
+    pieces all = {scratch, BYTES_APART, 0};
+    const ptrdiff_t real = sizeof(REAL);
+    job->inputs = carve(&all, job->n_x * job->stride * real);
+    job->targets = carve(&all, job->n_y * job->stride * real);
+    job->valid = carve(&all, job->stride * real);
+    job->largest = carve(&all, job->n_x * real);
+    job->queue = carve(&all, job->networks * sizeof *job->queue);
+    for (int place = 0; place < job->threads / job->sharers; place++)
+        job->places[place] = (FN(planar_place)){
+            .blocks = carve(&all, job->blocks * job->block_size * real),
+            .parameters = carve(&all, job->sharers * (job->most_parameters + APART) * real),
+            .costs = carve(&all, 2 * MOST_BLOCKS * sizeof(double)),
+        };
+    return all.used;
+}
+
 /* Returns 0, or -1 where memory or threads are not to be had. */
 static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int64_t *hidden_sizes,
                               ptrdiff_t networks, REAL *parameters, double learning_rate,
                               ptrdiff_t iterations, ptrdiff_t cost_every, int threads,
                               double *costs, ptrdiff_t n_x, ptrdiff_t n_y, ptrdiff_t m) {
-    const ptrdiff_t stride = (m + LANES - 1) / LANES * LANES;
+    const ptrdiff_t stride = (m + LANES - 1) / LANES * LANES, line = 64 / sizeof(REAL);
     ptrdiff_t blocks = stride / LANES / BLOCK_VECTORS, most_hidden = 1;
     blocks = blocks < 1 ? 1 : blocks > MOST_BLOCKS ? MOST_BLOCKS : blocks;
     for (ptrdiff_t k = 0; k < networks; k++)
         if (hidden_sizes[k] > most_hidden) most_hidden = hidden_sizes[k];
     const ptrdiff_t work = networks == 1 ? blocks : networks;
     threads = threads < work ? threads : (int)work;
-    const ptrdiff_t line = 64 / sizeof(REAL);
     const ptrdiff_t most_parameters = (most_hidden * (n_x + 1 + n_y) + n_y + line - 1) / line * line;
     const ptrdiff_t block_stride = (stride / LANES + blocks - 1) / blocks * LANES;
-    const ptrdiff_t block_size =
-        (2 * most_parameters + (most_hidden + n_y) * block_stride + line - 1) / line * line + GAP;
-    const ptrdiff_t each = blocks * block_size + (networks == 1 ? threads : 1) * (most_parameters + GAP) +
-                           2 * MOST_BLOCKS * (ptrdiff_t)(sizeof(double) / sizeof(REAL));
-    const ptrdiff_t shared = ((n_x + n_y + 1) * stride + line - 1) / line * line + GAP;
-    const ptrdiff_t used = (shared + each * (networks == 1 ? 1 : threads)) * sizeof(REAL);
-    REAL *padded = scratch_memory(used + networks * sizeof(ptrdiff_t));
-    if (!padded) return -1;
-    ptrdiff_t *queue = (ptrdiff_t *)((char *)padded + used);
-    FN(planar_queue)(hidden_sizes, networks, queue);
-    memset(padded, 0, shared * sizeof(REAL));
-    for (ptrdiff_t k = 0; k < n_x; k++)
-        memcpy(padded + k * stride, inputs + k * m, m * sizeof(REAL));
-    for (ptrdiff_t o = 0; o < n_y; o++)
-        memcpy(padded + (n_x + o) * stride, targets + o * m, m * sizeof(REAL));
-    for (ptrdiff_t i = 0; i < m; i++) padded[(n_x + n_y) * stride + i] = 1;
     barrier meeting = {.threads = threads};
-    atomic_int next = 0;
     FN(planar_job) job = {
-        .inputs = padded, .targets = padded + n_x * stride,
-        .valid = padded + (n_x + n_y) * stride, .n_x = n_x, .n_y = n_y, .m = m, .stride = stride,
+        .n_x = n_x, .n_y = n_y, .m = m, .stride = stride,
         .iterations = iterations, .cost_every = cost_every, .rate = (REAL)learning_rate,
-        .hidden_sizes = hidden_sizes, .networks = networks, .parameters = parameters,
-        .costs = costs, .blocks = blocks, .block_stride = block_stride, .block_size = block_size,
-        .most_hidden = most_hidden,
-        .most_parameters = most_parameters, .scratch = padded + shared, .scratch_each = each,
-        .threads = threads, .meeting = &meeting, .queue = queue,
-        .next = &next,
+        .hidden_sizes = hidden_sizes, .networks = networks, .parameters = parameters, .costs = costs,
+        .blocks = blocks, .block_stride = block_stride,
+        .block_size = (2 * most_parameters + (most_hidden + n_y) * block_stride + line - 1) / line * line + APART,
+        .most_hidden = most_hidden, .most_parameters = most_parameters,
+        .threads = threads, .sharers = networks == 1 ? threads : 1, .meeting = &meeting,
     };
+    char *scratch = scratch_memory(FN(planar_lay_out)(&job, NULL));
+    if (!scratch) return -1;
+    FN(planar_lay_out)(&job, scratch);
+    FN(planar_queue)(hidden_sizes, networks, job.queue);
+    memset(job.inputs, 0, n_x * stride * sizeof(REAL));
+    memset(job.targets, 0, n_y * stride * sizeof(REAL));
+    for (ptrdiff_t k = 0; k < n_x; k++) {
+        memcpy(job.inputs + k * stride, inputs + k * m, m * sizeof(REAL));
+        REAL largest = 0;
+        for (ptrdiff_t i = 0; i < m; i++) { /* NaN stays */
+            const REAL x = FN(absolute)(inputs[k * m + i]);
+            largest = x <= largest ? largest : largest == largest ? x : largest;
+        }
+        job.largest[k] = largest;
+    }
+    for (ptrdiff_t o = 0; o < n_y; o++)
+        memcpy(job.targets + o * stride, targets + o * m, m * sizeof(REAL));
+    for (ptrdiff_t i = 0; i < stride; i++) job.valid[i] = i < m;
     const int status = run_threads(FN(planar_thread), &job, threads);
-    give_back(padded);
+    give_back(scratch);
     return status;
 }
 
@@ -468,6 +523,6 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
 #undef UNITS
 #undef MOST_BLOCKS
 #undef BLOCK_VECTORS
-#undef GAP
+#undef APART
 #undef AT
 #undef V

@@ -57,8 +57,6 @@
 #define HELD_INPUTS 16
 /* Elements between what two threads write: the processor fetches on beyond the end of what it reads. */
 #define APART 4096
-/* And between other arrays and parts of them, in bytes. */
-#define ARRAYS_APART 4096
 #define MOST_SUMS (1 << 16)
 /* Of a first layer cut by columns, the most inputs for each output, and bytes of them in a batch: all threads
  * copy them, instead of parts. */
@@ -264,7 +262,7 @@ INLINE FN(block) FN(own_weights)(const FN(engine) *e, int l, int thread) {
 
 /* A block's spans, apart from those of other threads' too. */
 INLINE ptrdiff_t FN(spans_apart)(const FN(engine) *e) {
-    return e->p.batch + (e->p.threads > 1 ? (ptrdiff_t)(ARRAYS_APART / sizeof(FN(span))) : 0);
+    return e->p.batch + (e->p.threads > 1 ? (ptrdiff_t)(BYTES_APART / sizeof(FN(span))) : 0);
 }
 INLINE FN(span) *FN(spans_of)(const FN(engine) *e, const FN(layer) *y, ptrdiff_t block) {
     return y->spans + block * FN(spans_apart)(e);
@@ -1188,6 +1186,12 @@ INLINE int FN(occurs)(const FN(engine) *e, FN(view) view, ptrdiff_t at, ptrdiff_
     return bits != 0;
 }
 
+/* Own rows of the first layer's weights are level: the steps that they take count from here. */
+static void FN(count_anew)(const FN(engine) *e, int thread) {
+    const FN(view) own = FN(view_inputs)(e->layer, thread, e->p.threads);
+    memset(e->taken + own.apart + own.first, 0, own.stride * sizeof *e->taken);
+}
+
 /* Brings own rows of the first layer's weights level with the step: those whose input occurs in the
  * batch, or all. Where an input is zero in a whole batch, so is the gradient, but momentum moves its
  * weights on. That can wait until they are needed, and then several steps go through memory at once; of
@@ -1828,6 +1832,7 @@ static void FN(train_thread)(void *job, int thread) {
     const int threads = e->p.threads;
     const float_mode mode = flush_subnormals();
     if (e->together) FN(move_columns)(e, thread, 0);
+    if (e->taken) FN(count_anew)(e, thread);
     for (ptrdiff_t step = e->p.first, done = 0;; step++) {
         if (step == steps_of_epoch(&e->p)) {
             step = 0;
@@ -1868,8 +1873,7 @@ static void FN(train_thread)(void *job, int thread) {
                                                : mine.waiting == MOST_IDLE;
             if (stop || level) {
                 FN(catch_up)(&mine, &rule, thread, 1);
-                const FN(view) own = FN(view_inputs)(e->layer, thread, threads);
-                memset(e->taken + own.apart + own.first, 0, own.stride * sizeof *e->taken);
+                FN(count_anew)(e, thread);
                 if (e->row_penalties) {
                     meet(e->meeting, thread);
                     if (thread == 0) FN(add_up_waiting)(e, mine.waiting);
@@ -1891,7 +1895,7 @@ static void FN(train_thread)(void *job, int thread) {
 /* Points the engine's arrays into scratch; returns how many bytes that takes. */
 static ptrdiff_t FN(lay_out)(FN(engine) *e, char *scratch) {
     /* With room for a vector's over-read behind, and of several threads for what a processor fetches on. */
-    pieces all = {scratch, e->p.threads > 1 ? ARRAYS_APART : TILE_VECTORS * 64, 0};
+    pieces all = {scratch, e->p.threads > 1 ? BYTES_APART : TILE_VECTORS * 64, 0};
     const ptrdiff_t batch = e->p.batch, features = e->layer[0].inputs;
     const ptrdiff_t outputs = e->layer[e->p.layers - 1].outputs;
     const ptrdiff_t real = sizeof(REAL), apart = (e->p.threads - 1) * APART;
@@ -2053,7 +2057,6 @@ static ptrdiff_t FN(train)(const plan *p) {
     char *scratch = scratch_memory(FN(lay_out)(&e, NULL));
     if (!scratch) return -1;
     FN(lay_out)(&e, scratch);
-    if (e.taken) memset(e.taken, 0, (e.layer[0].inputs + (p->threads - 1) * APART) * sizeof *e.taken);
     if (e.row_penalties)
         memset(e.row_penalties, 0, e.weight_rows * MOST_IDLE_PENALISED * sizeof *e.row_penalties);
     barrier meeting = {.threads = p->threads};
@@ -2074,7 +2077,6 @@ static ptrdiff_t FN(train)(const plan *p) {
 #undef MOST_RUNS
 #undef HELD_INPUTS
 #undef APART
-#undef ARRAYS_APART
 #undef MOST_SUMS
 #undef TOTALS
 #undef COLUMN_INPUTS

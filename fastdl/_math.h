@@ -383,14 +383,9 @@ INLINE void FN(v_reciprocals)(int n, V *x) {
 INLINE void FN(v_reciprocals)(int n, V *x) { FN(v_reciprocal)(n, x); }
 #endif
 
-/* x = e**(scale * x), |scale * x| taken to be `most` where it is more; the error is |x| units in the last
- * place. */
-INLINE void FN(v_exp_within)(int n, REAL most, REAL scale, V *x) {
+/* x = e**(scale * x) for |scale * x| up to NORMAL_EXP; the error is |x| units in the last place. */
+INLINE void FN(v_exp_inside)(int n, REAL scale, V *x) {
     V rounded[VECTORS_AT_ONCE], y[VECTORS_AT_ONCE];
-    const REAL limit = most / FN(absolute)(scale);
-    /* NaN comes through: it would be the second argument. */
-    EACH x[i] = V_MINIMUM(FN(v_all)(limit), x[i]);
-    EACH x[i] = V_MAXIMUM(FN(v_all)(-limit), x[i]);
 #if VECTOR_BYTES == 64 && !SINGLE
     /* 2**(k + r) for k a multiple of 1/16, by a table of its fractions; |r| <= 1/32. A polynomial on
      * all of [-1/2, 1/2] would need six operations more. */
@@ -434,27 +429,43 @@ INLINE void FN(v_exp_within)(int n, REAL most, REAL scale, V *x) {
 #endif
 }
 
+/* The same, |scale * x| taken to be `most` where it is more. */
+INLINE void FN(v_exp_within)(int n, REAL most, REAL scale, V *x) {
+    const REAL limit = most / FN(absolute)(scale);
+    /* NaN comes through: it would be the second argument. */
+    EACH x[i] = V_MINIMUM(FN(v_all)(limit), x[i]);
+    EACH x[i] = V_MAXIMUM(FN(v_all)(-limit), x[i]);
+    FN(v_exp_inside)(n, scale, x);
+}
+
 /* x = e**(scale * x), or where that is no normal number, the nearest one. */
 INLINE void FN(v_exp)(int n, REAL scale, V *x) { FN(v_exp_within)(n, NORMAL_EXP, scale, x); }
 
 /* x = 1 / (1 + e**(scale * x)); of 0 that is 1/2, unless they are taken together. */
-INLINE void FN(v_logistic)(int n, int together, REAL scale, V *x) {
-    FN(v_exp_within)(n, together ? V_MOST_EXP : NORMAL_EXP, scale, x);
-    EACH x[i] += 1;
-    if (together)
-        FN(v_reciprocals)(n, x);
+INLINE void FN(v_logistic)(int n, int how, REAL scale, V *x) {
+    if (how == V_BOUNDED)
+        FN(v_exp_inside)(n, scale, x);
     else
+        FN(v_exp_within)(n, how == V_TOGETHER ? V_MOST_EXP : NORMAL_EXP, scale, x);
+    EACH x[i] += 1;
+    if (how == V_ALONE)
         FN(v_reciprocal)(n, x);
+    else
+        FN(v_reciprocals)(n, x);
 }
 
 /* x = 1 - 2 / (1 + e**2x). */
-INLINE void FN(v_tanh)(int n, int together, V *x) {
-    FN(v_logistic)(n, together, 2, x);
+INLINE void FN(v_tanh)(int n, int how, V *x) {
+    FN(v_logistic)(n, how, 2, x);
     EACH x[i] = 1 - 2 * x[i];
 }
 
 /* x = 1 / (1 + e**-x). */
-INLINE void FN(v_sigmoid)(int n, int together, V *x) { FN(v_logistic)(n, together, -1, x); }
+INLINE void FN(v_sigmoid)(int n, int how, V *x) { FN(v_logistic)(n, how, -1, x); }
+
+/* Arguments of which `v_tanh` and `v_sigmoid` may be V_BOUNDED: at most so large. */
+INLINE REAL FN(tanh_bound)(void) { return (REAL)V_MOST_EXP / 2; }
+INLINE REAL FN(sigmoid_bound)(void) { return V_MOST_EXP; }
 
 /* x = ln(1 + e**-|x|). */
 INLINE void FN(v_log1p_exp)(int n, V *x) {

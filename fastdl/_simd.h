@@ -73,6 +73,10 @@ static void give_back(void *scratch) {
     free(memory);
 }
 
+/* Bytes between what two threads write: a processor fetches lines ahead, and the other one has to fetch them
+ * back. */
+#define BYTES_APART 4096
+
 /* Scratch that is dealt out piece by piece: `memory` is NULL where it is only counted, as `used`, and pieces lie
  * so many bytes apart. */
 typedef struct {
@@ -142,6 +146,9 @@ enum {
 #define SPARSE_VECTORS 8 /* vectors of outputs that a sparse row adds up in registers */
 
 enum { DESCENT_SGD, DESCENT_MOMENTUM, DESCENT_RMSPROP };
+/* How `v_tanh` and `v_sigmoid` take reciprocals: one by one, or several together, and that of arguments that are
+ * known to be no larger than `tanh_bound` and `sigmoid_bound`. */
+enum { V_ALONE, V_TOGETHER, V_BOUNDED };
 
 #define PROBABILITY_EPSILON 1e-7
 

@@ -179,8 +179,8 @@ INLINE void FN(thin_activate)(int n, const FN(thin_layer) *y, ptrdiff_t at, V *x
     case SOFTMAX: /* these two look at all units, later */
     case LOG_SOFTMAX: break;
     case RELU: EACH x[v] = FN(v_maximum)(FN(v_all)(0), x[v]); break;
-    case TANH: FN(v_tanh)(n, 0, x); break;
-    case SIGMOID: FN(v_sigmoid)(n, 0, x); break;
+    case TANH: FN(v_tanh)(n, V_ALONE, x); break;
+    case SIGMOID: FN(v_sigmoid)(n, V_ALONE, x); break;
     default:
         EACH AT(y->taken, at + v * LANES) = x[v];
         FN(activation_forward)(y->taken + at, y->activation, y->slope, y->activated + at, 1, n * LANES);
@@ -711,22 +711,20 @@ static int FN(is_thin)(const plan *p) {
 static ptrdiff_t FN(thin_lay_out)(FN(thin) *t, char *scratch) {
     const plan *p = t->p;
     const ptrdiff_t array = t->stride * (ptrdiff_t)sizeof(REAL);
-    ptrdiff_t used = 0;
-#define CARVE(units) ((REAL *)(scratch + (used += (units) * array) - (units) * array))
-    t->inputs = CARVE(p->sizes[0]);
-    t->targets = CARVE(p->sizes[p->layers]);
-    t->labels = p->labels && p->loss != BINARY_CROSSENTROPY ? CARVE(1) : NULL;
-    t->weights = p->sample_weight ? CARVE(1) : NULL;
+    pieces all = {scratch, 0, 0};
+    t->inputs = carve(&all, p->sizes[0] * array);
+    t->targets = carve(&all, p->sizes[p->layers] * array);
+    t->labels = p->labels && p->loss != BINARY_CROSSENTROPY ? carve(&all, array) : NULL;
+    t->weights = p->sample_weight ? carve(&all, array) : NULL;
     for (int l = 0; l < p->layers; l++) {
         FN(thin_layer) *y = &t->layer[l];
         const int separate = y->activation >= SILU;
-        y->activated = CARVE(y->outputs);
-        y->taken = separate ? CARVE(y->outputs) : y->activated;
-        y->factors = y->dropout > 0 ? CARVE(y->outputs) : NULL;
-        y->fed_on = y->dropout > 0 ? CARVE(y->outputs) : y->activated;
+        y->activated = carve(&all, y->outputs * array);
+        y->taken = separate ? carve(&all, y->outputs * array) : y->activated;
+        y->factors = y->dropout > 0 ? carve(&all, y->outputs * array) : NULL;
+        y->fed_on = y->dropout > 0 ? carve(&all, y->outputs * array) : y->activated;
     }
-#undef CARVE
-    return used;
+    return all.used;
 }
 
 /* Takes the steps of a plan, see FN(train). */

@@ -87,8 +87,10 @@ _INT64 = np.dtype(np.int64)
 _LAST_INT64 = 2**63 - 1
 _LAST_WORD = 2**32 - 1  # the random generator counts in words of 32 bits
 
-# Products of a kernel's call, which takes 20 to 100 ms with them, and as how many a tanh counts.
-_PLANAR_WORK = 1 << 27
+# Products of a kernel's call by CPU level, for which one thread takes 25 to 75 ms, so that Ctrl-C is heard;
+# of the kernels that have none, and as how many a tanh counts.
+_PLANAR_WORK = {"v4": 1 << 28, "v3": 1 << 28, "baseline": 1 << 26}
+_LEAST_PLANAR_WORK = 1 << 25
 _TANH_WORK = 8
 
 
@@ -1483,7 +1485,9 @@ def _planar_descent(inputs, targets, hidden_sizes, parameters, rate, iterations,
     n_x, m = inputs.shape
     threads = available_threads()
     work = int(hidden_sizes.sum()) * m * (n_x + len(targets) + _TANH_WORK)
-    most = max(1, _PLANAR_WORK // work)
+    kernels = current()
+    level = getattr(kernels, "CPU_LEVEL", None)
+    most = max(1, _PLANAR_WORK.get(level, _LEAST_PLANAR_WORK) // work)
     costs = np.empty((len(hidden_sizes), -(-iterations // cost_every)))
     done = 0
     while done < iterations:
@@ -1493,7 +1497,7 @@ def _planar_descent(inputs, targets, hidden_sizes, parameters, rate, iterations,
         if cost_every < steps < iterations - done:
             steps -= steps % cost_every
         part = np.empty((len(hidden_sizes), -(-steps // cost_every)))
-        current().planar_descent(
+        kernels.planar_descent(
             inputs, targets, hidden_sizes, parameters, rate, steps, cost_every, threads, part
         )
         if not since:

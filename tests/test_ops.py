@@ -1193,13 +1193,52 @@ def test_planar_descent_is_gradient_descent():
             np.testing.assert_allclose(value, wanted, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weight", ["W1", "b1", "W2", "b2"])
+@pytest.mark.parametrize("size", [30, 74, 76, 149, 151, 1e4, 1e30])
+@pytest.mark.parametrize("n_x", [2, 3])
+def test_planar_descent_where_exponents_are_large(dtype, weight, size, n_x):
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(-1, 1, (n_x, 40)).astype(dtype)
+    network = {"W1": (4, n_x), "b1": (4, 1), "W2": (1, 4), "b2": (1, 1)}
+    network = {name: rng.uniform(-1, 1, shape).astype(dtype) for name, shape in network.items()}
+    network[weight][-1, 0] = size
+    targets = rng.integers(0, 2, (1, 40))
+    results = {}
+    for backend in ("reference", "cython"):
+        with backends.use_backend(backend):
+            results[backend] = ops.planar_descent(inputs, targets, [network], iterations=3)
+    (expected,), expected_costs = results["reference"]
+    (trained,), costs = results["cython"]
+    tolerance = 100 * np.finfo(dtype).eps
+    np.testing.assert_allclose(costs, expected_costs, rtol=tolerance)
+    for name, value in expected.items():
+        np.testing.assert_allclose(trained[name], value, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["inputs", "W1", "b1", "W2", "b2"])
+def test_planar_descent_of_nan(name):
+    rng = np.random.default_rng(0)
+    arrays = {"inputs": (2, 40), "W1": (4, 2), "b1": (4, 1), "W2": (1, 4), "b2": (1, 1)}
+    arrays = {key: rng.uniform(-1, 1, shape) for key, shape in arrays.items()}
+    arrays[name][0, 0] = np.nan
+    inputs = arrays.pop("inputs")
+    targets = rng.integers(0, 2, (1, 40))
+    with backends.use_backend("reference"), np.errstate(invalid="ignore"):
+        (expected,), _ = ops.planar_descent(inputs, targets, [arrays], iterations=1)
+    (trained,), _ = ops.planar_descent(inputs, targets, [arrays], iterations=1)
+    for key, wanted in expected.items():
+        np.testing.assert_array_equal(np.isnan(trained[key]), np.isnan(wanted))
+
+
 @pytest.mark.parametrize("work", [1, 300, 1000])
 @pytest.mark.parametrize(("iterations", "cost_every"), [(17, 1), (17, 5), (20, 5), (7, 40)])
 def test_planar_descent_in_several_calls(monkeypatch, work, iterations, cost_every):
     arguments = good_call("planar_descent")
     arguments |= {"iterations": iterations, "cost_every": cost_every}
     whole = call("planar_descent", arguments)
-    monkeypatch.setattr(ops, "_PLANAR_WORK", work)
+    monkeypatch.setattr(ops, "_PLANAR_WORK", {})
+    monkeypatch.setattr(ops, "_LEAST_PLANAR_WORK", work)
     assert_same(call("planar_descent", arguments), whole)
 
 
