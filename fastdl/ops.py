@@ -87,8 +87,8 @@ _INT64 = np.dtype(np.int64)
 _LAST_INT64 = 2**63 - 1
 _LAST_WORD = 2**32 - 1  # the random generator counts in words of 32 bits
 
-# Products of a kernel's call by CPU level, for which one thread takes 25 to 75 ms, so that Ctrl-C is heard;
-# of the kernels that have none, and as how many a tanh counts.
+# Products of a kernel's call by CPU level, and of kernels without one: a thread takes 25 to
+# 75 ms, so that Ctrl-C is heard. As how many of them a tanh counts.
 _PLANAR_WORK = {"v4": 1 << 28, "v3": 1 << 28, "baseline": 1 << 26}
 _LEAST_PLANAR_WORK = 1 << 25
 _TANH_WORK = 8
