@@ -62,6 +62,10 @@ INLINE REAL FN(with_sign)(REAL size, REAL x) {
     return FN(from_bits)(FN(bits)(size) | (FN(bits)(x) & ((WORD)1 << (sizeof(REAL) * 8 - 1))));
 }
 
+/* Whether e**x - 1, ln(1 + x) and tanh(x) are x to less than half a unit. What their formulas make of such
+ * numbers is not used, which may be calculated with subnormal ones taken for zero. */
+INLINE int FN(is_tiny)(REAL x) { return FN(absolute)(x) < TINY; }
+
 INLINE REAL FN(square_root)(REAL x) {
 #if SINGLE
     return sqrtf(x);
@@ -134,8 +138,7 @@ INLINE REAL FN(expm1_core)(REAL x) {
 
 INLINE REAL FN(expm1)(REAL x) {
     REAL y = FN(expm1_core)(x > EXP_HIGHEST ? EXP_HIGHEST : x);
-    /* Here x is the result to less than half a unit, and s*p would round a subnormal. */
-    return FN(absolute)(x) < TINY ? x : y;
+    return FN(is_tiny)(x) ? x : y;
 }
 
 /* l in log(1 + f) = 2*s + s*z*l(z), s = f / (2 + f), z = s*s, for 1 + f in [sqrt(1/2), sqrt(2)]. */
@@ -165,8 +168,11 @@ INLINE REAL FN(split)(REAL x, REAL *mantissa) {
 }
 
 INLINE REAL FN(log)(REAL x) {
-    REAL lift = x < SMALLEST_NORMAL ? (REAL)MANTISSA : 0, mantissa;
-    REAL n = FN(split)(x < SMALLEST_NORMAL ? x * ((WORD)1 << MANTISSA) : x, &mantissa);
+    /* The bits of a subnormal number, as a whole number, are how many of the smallest ones it is. (To multiply
+     * it by a power of two would take some 150 cycles.) */
+    const REAL units = (WORD)1 << MANTISSA, whole = FN(from_bits)(FN(bits)(x) | FN(bits)(units)) - units;
+    REAL lift = x < SMALLEST_NORMAL ? (REAL)(MANTISSA + BIAS - 1) : 0, mantissa;
+    REAL n = FN(split)(x < SMALLEST_NORMAL ? whole : x, &mantissa);
     REAL y = FN(log_sum)(n - lift, mantissa - 1, 0);
     y = x < 0 ? (REAL)NAN : y;
     y = x == 0 ? -(REAL)INFINITY : y;
@@ -181,7 +187,7 @@ INLINE REAL FN(log1p)(REAL x) {
     REAL y = FN(log_sum)(n, n == 0 ? x : mantissa - 1, n == 0 ? 0 : lost / u);
     y = x < -1 ? (REAL)NAN : y;
     y = x == -1 ? -(REAL)INFINITY : y;
-    y = x == 0 ? x : y;
+    y = FN(is_tiny)(x) ? x : y;
     return x < (REAL)INFINITY ? y : x;
 }
 
@@ -213,7 +219,7 @@ INLINE REAL FN(ratio)(REAL h) {
 INLINE REAL FN(tanh)(REAL x) {
     REAL doubled = 2 * FN(absolute)(x);
     REAL h = (REAL)0.5 * FN(expm1_core)(doubled > 40 ? 40 : doubled);
-    return FN(with_sign)(FN(ratio)(h), x);
+    return FN(is_tiny)(x) ? x : FN(with_sign)(FN(ratio)(h), x);
 }
 
 /* 1 / (1 + e**-x), from e**-|x|; 1 - h / (1 + h) would cancel for h near 1. */

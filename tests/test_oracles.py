@@ -154,6 +154,26 @@ def test_tiny_numbers_pass_unchanged(on_backend, dtype, name):
     np.testing.assert_array_equal(getattr(ops, name)(inputs), inputs)
 
 
+@each_backend
+@pytest.mark.parametrize("name", ["log1p", "expm1", "tanh"])
+def test_subnormal_numbers_are_as_before_afterwards(on_backend, name):
+    getattr(ops, name)(np.ones(100, np.float32))
+    assert np.float32(1e-40) * np.float32(1) > 0
+
+
+@each_backend
+@each_dtype
+def test_logarithms_of_subnormal_numbers(on_backend, dtype):
+    smallest = np.finfo(dtype).smallest_subnormal
+    digits = np.finfo(dtype).nmant
+    counts = np.array([1, 2, 3, 1000, 2**digits - 1, 2**digits], np.float64)
+    expected = np.log(counts) + (np.finfo(dtype).minexp - digits) * np.log(2)
+    np.testing.assert_allclose(ops.log(counts.astype(dtype) * smallest), expected, rtol=1e-6)
+    np.testing.assert_array_equal(
+        ops.log(np.array([0, -0.0, -smallest], dtype)), [-np.inf, -np.inf, nan]
+    )
+
+
 # ----------------------------------------------------------------------------------------- SciPy
 
 SCIPY_ACTIVATIONS = {
