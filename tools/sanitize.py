@@ -60,7 +60,7 @@ def environment(sanitizer, build, reports):
         "FASTDL_TEST_THREADS": "2",
     }
     if sanitizer == "thread":
-        # It gives up where a thread of the child has the address that another one had in the parent.
+        # It gives up where a thread of the child has the address of one of the parent.
         added["FASTDL_TEST_FORKS"] = "0"
     for variable, options in OPTIONS.items():
         options = {**options, "log_path": reports / variable.partition("_")[0].lower()}
