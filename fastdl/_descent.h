@@ -138,7 +138,7 @@ static void FN(logistic_descent)(const REAL *inputs, const REAL *targets, REAL *
  * eighth longer on two threads, two fifths by AVX2. */
 typedef struct {
     /* Of each block, block_size apart: gradients (2, most_parameters) of even and odd iterations, scores (n_y,
-     * block_stride) and hidden units (most_hidden, block_stride). */
+     * block_stride) and hidden units (h, block_stride). */
     REAL *blocks;
     REAL *parameters; /* of each thread, most_parameters + APART apart */
     double *costs;    /* (2, MOST_BLOCKS) */
@@ -154,7 +154,7 @@ typedef struct {
     ptrdiff_t networks;
     REAL *parameters;
     double *costs;
-    ptrdiff_t blocks, block_stride, block_size, most_hidden, most_parameters;
+    ptrdiff_t blocks, block_stride, block_size, most_parameters;
     int threads; /* in all, */
     int sharers; /* and of a network: all of them, or one */
     FN(planar_place) places[MOST_THREADS]; /* of the networks at work at a time */
@@ -297,8 +297,9 @@ INLINE V FN(planar_error)(int n, int how, REAL *score, const REAL *targets, cons
 
 /* Whether no hidden unit and no output can be so large that exponents have to be cut off: without that, 3 %
  * less time. NaN and infinities are large. */
-INLINE int FN(planar_bounded)(const FN(planar_job) *job, ptrdiff_t h, const REAL *w1, const REAL *b1,
-                              const REAL *w2, const REAL *b2, ptrdiff_t n_x, ptrdiff_t n_y) {
+INLINE int FN(planar_bounded)(const FN(planar_job) *job, ptrdiff_t h, const REAL *parameters) {
+    const ptrdiff_t n_x = job->n_x, n_y = job->n_y;
+    const REAL *w1 = parameters, *b1 = w1 + h * n_x, *w2 = b1 + h, *b2 = w2 + n_y * h;
     int bounded = 1;
     for (ptrdiff_t j = 0; j < h; j++) {
         REAL most = FN(absolute)(b1[j]);
@@ -315,11 +316,10 @@ INLINE int FN(planar_bounded)(const FN(planar_job) *job, ptrdiff_t h, const REAL
 
 /* Gradients, and the cost where asked for, over samples [start, stop). */
 INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *net,
-                             const REAL *parameters, ptrdiff_t start, ptrdiff_t stop,
+                             const REAL *parameters, int how, ptrdiff_t start, ptrdiff_t stop,
                              REAL *gradients, double *cost, ptrdiff_t n_x, ptrdiff_t n_y) {
     const ptrdiff_t h = net->h, stride = job->block_stride, vectors = (stop - start) / LANES;
     const REAL *w1 = parameters, *b1 = w1 + h * n_x, *w2 = b1 + h, *b2 = w2 + n_y * h;
-    const int bounded = FN(planar_bounded)(job, h, w1, b1, w2, b2, n_x, n_y);
     /* Groups of nearly equal size, rather than whole ones and a short one. */
     const ptrdiff_t groups = (vectors + VECTORS_AT_ONCE - 1) / VECTORS_AT_ONCE;
     for (ptrdiff_t o = 0; o < n_y; o++)
@@ -328,17 +328,11 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
     for (ptrdiff_t g = 0; g < groups; g++) {
         const ptrdiff_t from = vectors * g / groups, to = vectors * (g + 1) / groups;
         const ptrdiff_t i = start + from * LANES;
-#define UNITS_(n, how)                \
+#define UNIT(n)                       \
     for (ptrdiff_t j = 0; j < h; j++) \
     FN(planar_unit)(n, how, job, net, w1 + j * n_x, b1[j], w2 + j, j, i, n_x, n_y)
-#define ALL_UNITS(n)            \
-    if (bounded)                \
-        UNITS_(n, V_BOUNDED);   \
-    else                        \
-        UNITS_(n, V_TOGETHER)
-        WITH_VECTORS(to - from, ALL_UNITS)
-#undef ALL_UNITS
-#undef UNITS_
+        WITH_VECTORS(to - from, UNIT)
+#undef UNIT
     }
     if (cost) {
         double sum = 0;
@@ -355,15 +349,8 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
             const ptrdiff_t from = vectors * g / groups, to = vectors * (g + 1) / groups;
             const ptrdiff_t i = start + from * LANES;
             const REAL *targets = job->targets + o * job->stride + i;
-#define ERROR_(n, how) \
-    sum += FN(planar_error)(n, how, net->score + o * stride + i, targets, job->valid + i)
-#define ERROR(n)              \
-    if (bounded)              \
-        ERROR_(n, V_BOUNDED); \
-    else                      \
-        ERROR_(n, V_TOGETHER)
+#define ERROR(n) sum += FN(planar_error)(n, how, net->score + o * stride + i, targets, job->valid + i)
             WITH_VECTORS(to - from, ERROR)
-#undef ERROR_
 #undef ERROR
         }
         gradients[(n_x + 1 + n_y) * h + o] = FN(total)(sum);
@@ -379,7 +366,7 @@ INLINE void FN(planar_block)(const FN(planar_job) *job, const FN(planar_net) *ne
 }
 
 /* Trains a network at one of the places, as thread number `thread` of those that share it. */
-static void FN(planar_network)(FN(planar_job) *job, ptrdiff_t network, const FN(planar_place) *place,
+static void FN(planar_network)(const FN(planar_job) *job, ptrdiff_t network, const FN(planar_place) *place,
                                int thread) {
     const ptrdiff_t n_x = job->n_x, n_y = job->n_y, blocks = job->blocks;
     const int threads = job->sharers;
@@ -394,6 +381,7 @@ static void FN(planar_network)(FN(planar_job) *job, ptrdiff_t network, const FN(
     memcpy(mine, job->parameters + offset, size * sizeof(REAL));
     for (ptrdiff_t iteration = 0; iteration < job->iterations; iteration++) {
         const int record = iteration % job->cost_every == 0;
+        const int how = FN(planar_bounded)(job, h, mine) ? V_BOUNDED : V_TOGETHER;
         REAL *gradients = place->blocks + (iteration & 1) * job->most_parameters;
         double *costs = place->costs + (iteration & 1) * MOST_BLOCKS;
         for (ptrdiff_t b = blocks * thread / threads; b < blocks * (thread + 1) / threads; b++) {
@@ -408,9 +396,9 @@ static void FN(planar_network)(FN(planar_job) *job, ptrdiff_t network, const FN(
             REAL *own = gradients + b * job->block_size;
             double *cost = record ? costs + b : NULL;
             if (n_x == 2 && n_y == 1)
-                FN(planar_block)(job, &net, mine, start, stop, own, cost, 2, 1);
+                FN(planar_block)(job, &net, mine, how, start, stop, own, cost, 2, 1);
             else
-                FN(planar_block)(job, &net, mine, start, stop, own, cost, n_x, n_y);
+                FN(planar_block)(job, &net, mine, how, start, stop, own, cost, n_x, n_y);
         }
         if (threads > 1) meet(job->meeting, thread);
         for (ptrdiff_t p = 0; p < size; p++) {
@@ -493,7 +481,7 @@ static int FN(planar_descent)(const REAL *inputs, const REAL *targets, const int
         .hidden_sizes = hidden_sizes, .networks = networks, .parameters = parameters, .costs = costs,
         .blocks = blocks, .block_stride = block_stride,
         .block_size = (2 * most_parameters + (most_hidden + n_y) * block_stride + line - 1) / line * line + APART,
-        .most_hidden = most_hidden, .most_parameters = most_parameters,
+        .most_parameters = most_parameters,
         .threads = threads, .sharers = networks == 1 ? threads : 1, .meeting = &meeting,
     };
     char *scratch = scratch_memory(FN(planar_lay_out)(&job, NULL));
