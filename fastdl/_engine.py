@@ -23,7 +23,7 @@ import numpy as np
 
 from . import backends
 from ._custom import Kernels, engine_for, kernels_for
-from ._sparse import SparseRows, frequent_numbers
+from ._sparse import Entries, SparseRows, frequent_numbers
 from .losses import Custom as CustomLoss
 from .reference import CUSTOM, GELU, LINEAR, SILU
 
@@ -622,8 +622,8 @@ def _compiled(kernels, network):
     return len(network.layers) <= getattr(kernels, "MOST_LAYERS", 0)
 
 
-def without_zeros(network, inputs):
-    """Inputs as training and prediction go through them fastest, and whether all are finite.
+def without_zeros(network, inputs, training=False):
+    """Inputs as training or prediction goes through them fastest, and whether all are finite.
 
     They become SparseRows where they are mostly zeros, or the same numbers in each column, and the
     engine in use can skip these. The second result is None where the kernels don't look for that.
@@ -631,26 +631,37 @@ def without_zeros(network, inputs):
     kernels = kernels_for(network)
     if isinstance(inputs, SparseRows) or engine_for(kernels, network) is None:
         return inputs, None
-    workers, shifts = _workers(inputs.size), None
-    finite, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, workers)
-    if finite and arrays is None and wants_shifts(network):
+    finite, rows = _sparse_rows(kernels, inputs, training)
+    if finite and rows is None and wants_shifts(network):
         shifts = frequent_numbers(inputs, SPARSE_DENSITY)
         if shifts is not None:
-            _, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, workers, shifts)
-    if arrays is not None:
-        starts, columns, values, live = arrays
-        inputs = SparseRows(starts, columns, values, inputs.shape[1], live, shifts)
-    return inputs, finite
+            _, rows = _sparse_rows(kernels, inputs, training, shifts)
+    return inputs if rows is None else rows, finite
+
+
+def _sparse_rows(kernels, inputs, training, *shifts):
+    """Whether inputs are finite; and they as SparseRows, for training coded, if mostly zeros."""
+    workers, features = _workers(inputs.size), inputs.shape[1]
+    if training and _takes_codes(kernels):
+        coded = kernels.coded_rows(inputs, SPARSE_DENSITY, workers, *shifts)
+        if coded is not None:
+            starts, live, codes = coded
+            return True, SparseRows(starts, Entries(codes=codes), features, live, *shifts)
+    finite, arrays = kernels.sparse_rows(inputs, SPARSE_DENSITY, workers, *shifts)
+    if arrays is None:
+        return finite, None
+    starts, columns, values, live = arrays
+    return finite, SparseRows(starts, Entries(columns, values), features, live, *shifts)
 
 
 def wants_shifts(network):
     """Whether rows that are the same numbers in each column may become SparseRows with shifts."""
     engine = engine_for(kernels_for(network), network)
-    return _takes_shifts(engine) and min(network.sizes[:2]) >= _SHIFTED_UNITS
+    return _takes_codes(engine) and min(network.sizes[:2]) >= _SHIFTED_UNITS
 
 
-def _takes_shifts(engine):
-    """Whether an engine adds shifts to sparse rows: the compiled one, which has BLOCKS."""
+def _takes_codes(engine):
+    """Whether an engine knows shifts and codes of sparse rows: the compiled one, with BLOCKS."""
     return hasattr(engine, "BLOCKS")
 
 
@@ -661,11 +672,13 @@ def _dense_and_sparse(inputs, engine, coded=False):
     """
     if not isinstance(inputs, SparseRows):
         return inputs, None
-    if not _takes_shifts(engine):
+    if not _takes_codes(engine):
         # An optimizer that users wrote has another engine than the one that the rows were made for.
         return (None, inputs.arrays) if inputs.shifts is None else (inputs.dense, None)
-    codes = inputs.codes(engine, _workers(len(inputs.values))) if coded else None
-    return None, (*inputs.arrays, *inputs.blocks(engine), inputs.shifts, codes)
+    codes = inputs.codes(engine, _workers(int(inputs.starts[-1]))) if coded else None
+    entries = (None, None) if codes else (inputs.columns, inputs.values)
+    more = *inputs.blocks(engine), inputs.shifts, codes
+    return None, (inputs.starts, *entries, inputs.live, *more)
 
 
 def _workers(elements):

@@ -12,8 +12,8 @@ _Rows: TypeAlias = tuple[_Integers, npt.NDArray[np.int32], _Floats, npt.NDArray[
 _Coded: TypeAlias = tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint8], _Floats]
 _Sparse: TypeAlias = tuple[
     _Integers,
-    npt.NDArray[np.int32],
-    _Floats,
+    npt.NDArray[np.int32] | None,
+    _Floats | None,
     npt.NDArray[np.int32],
     _Integers,
     npt.NDArray[np.int32],
@@ -256,11 +256,18 @@ def sparse_rows(
     inputs: _Floats, density: float, threads: int, shifts: _Floats | None = None
 ) -> tuple[bool, _Rows | None]: ...
 def coded_rows(
-    columns: npt.NDArray[np.int32], values: _Floats, features: int, threads: int
+    inputs: _Floats, density: float, threads: int, shifts: _Floats | None = None
+) -> tuple[_Integers, npt.NDArray[np.int32], _Coded] | None: ...
+def codes_of(
+    starts: _Integers,
+    columns: npt.NDArray[np.int32],
+    values: _Floats,
+    features: int,
+    threads: int,
 ) -> _Coded | None: ...
 def part_rows(
     starts: _Integers,
-    columns: npt.NDArray[np.int32],
+    columns: npt.NDArray[np.int32 | np.uint16],
     edges: _Integers,
     cuts: npt.NDArray[np.int32],
 ) -> None: ...

@@ -63,7 +63,8 @@ cdef extern from "_simd.h" nogil:
     #define c_predict_few(wide, ...) BY_PRECISION(wide, predict_few, __VA_ARGS__)
     #define c_count_nonzeros(wide, ...) BY_PRECISION(wide, count_nonzeros, __VA_ARGS__)
     #define c_take_nonzeros(wide, ...) BY_PRECISION(wide, take_nonzeros, __VA_ARGS__)
-    #define c_code(wide, ...) BY_PRECISION(wide, code, __VA_ARGS__)
+    #define c_code_given(wide, ...) BY_PRECISION(wide, code_given, __VA_ARGS__)
+    #define c_code_dense(wide, ...) BY_PRECISION(wide, code_dense, __VA_ARGS__)
     """
     enum: SGD, MOMENTUM, NESTEROV, RMSPROP, ADAM
     enum: MEAN_SQUARED_ERROR, MEAN_ABSOLUTE_ERROR, HUBER, POISSON
@@ -130,8 +131,8 @@ cdef extern from "_simd.h" nogil:
     int ENGINE_LAYERS "MOST_LAYERS"
     int PARTS
     void cut_rows(
-        const int64_t* starts, const int32_t* columns, Py_ssize_t rows, const int64_t* edges,
-        int32_t* cuts)
+        const int64_t* starts, const int32_t* columns, const uint16_t* short_columns, Py_ssize_t rows,
+        const int64_t* edges, int32_t* cuts)
     double seconds()
     ctypedef struct plan:
         int layers
@@ -195,9 +196,13 @@ cdef extern from "_simd.h" nogil:
     void c_take_nonzeros(
         bint wide, const void* inputs, const void* shifts, Py_ssize_t rows, Py_ssize_t columns,
         int threads, const int64_t* starts, int32_t* positions, void* values)
-    bint c_code(
-        bint wide, const int32_t* columns, const void* values, Py_ssize_t count, int threads,
-        uint16_t* positions, uint8_t* numbers, void* table)
+    bint c_code_given(
+        bint wide, const int64_t* starts, const int32_t* columns, const void* values, Py_ssize_t rows,
+        int threads, uint16_t* positions, uint8_t* numbers, void* table)
+    bint c_code_dense(
+        bint wide, const void* inputs, const void* shifts, Py_ssize_t rows, Py_ssize_t columns,
+        double density, int threads, int64_t* starts, uint16_t* positions, uint8_t* numbers,
+        void* table, void* used)
 
 
 CPU_LEVEL = FASTDL_CPU_LEVEL.decode()
@@ -1077,37 +1082,80 @@ def sparse_rows(
         c_take_nonzeros(
             wide, data(inputs), data(shifts), n, width, threads, <int64_t*> data(starts),
             <int32_t*> data(columns), data(values))
+    return finite, (starts, columns, values, live_columns(used, shifts))
+
+
+cdef cnp.ndarray live_columns(cnp.ndarray used, cnp.ndarray shifts):
+    """The columns that a thread used (threads, I), or that have a shift."""
     there = used.any(axis=0)
     if shifts is not None:
         there |= shifts != 0
-    live = np.flatnonzero(there).astype(np.int32)
-    return finite, (starts, columns, values, live)
+    return np.flatnonzero(there).astype(np.int32)
 
 
-def coded_rows(cnp.ndarray columns not None, cnp.ndarray values not None, Py_ssize_t features, int threads):
-    """Columns and values of `sparse_rows` in three bytes an element, or None.
+def coded_rows(
+    cnp.ndarray inputs not None, double density, int threads, cnp.ndarray shifts = None
+):
+    """What `sparse_rows` finds, in three bytes an element instead of eight or more.
 
     Returns
     -------
     tuple or None
-        columns uint16; codes uint8 of the values; table (256,) of the values by their codes, the
-        first of them 0. None where there are more than 255 different values or 65,536 features.
+        starts and live as there; codes: columns uint16, uint8 for the values, and table (256,) of
+        the values by these, the first of them 0. None where there are more than 255 different values
+        or 65,536 features, where much more than the share `density` of some rows is not 0, or something
+        is not finite.
     """
+    if FASTDL_DEBUG:
+        verify(inputs, ((inputs, dims(inputs)), (shifts, (inputs.shape[1],))))
+        assert 1 <= threads <= MOST_THREADS
+    cdef Py_ssize_t n = rows_of(inputs), width = columns_of(inputs)
+    if width > 1 << 16:
+        return None
+    cdef bint wide = is_wide(inputs), few
+    cdef cnp.ndarray starts = np.empty(n + 1, np.int64)
+    cdef cnp.ndarray used = np.zeros((threads, width), np.uint64 if wide else np.uint32)
+    cdef Py_ssize_t most = <Py_ssize_t> (density * (n * width))
+    # The system gives what is written of these.
+    cdef cnp.ndarray columns = np.empty(most, np.uint16)
+    cdef cnp.ndarray numbers = np.empty(most, np.uint8)
+    cdef cnp.ndarray table = np.empty(256, inputs.dtype)
+    with nogil:
+        few = c_code_dense(
+            wide, data(inputs), data(shifts), n, width, density, threads, <int64_t*> data(starts),
+            <uint16_t*> data(columns), <uint8_t*> data(numbers), data(table), data(used))
+    if not few:
+        return None
+    cdef Py_ssize_t count = (<int64_t*> data(starts))[n]
+    columns.resize(count, refcheck=False)
+    numbers.resize(count, refcheck=False)
+    return starts, live_columns(used, shifts), (columns, numbers, table)
+
+
+def codes_of(
+    cnp.ndarray starts not None,
+    cnp.ndarray columns not None,
+    cnp.ndarray values not None,
+    Py_ssize_t features,
+    int threads,
+):
+    """The codes of `coded_rows` for rows as `sparse_rows` gives them, or None."""
     if FASTDL_DEBUG:
         assert dims(columns) == dims(values) and columns.dtype == np.int32
         assert 1 <= threads <= MOST_THREADS
-    cdef Py_ssize_t count = max(rows_of(values) - 16, 0)
     if features > 1 << 16:
         return None
+    cdef Py_ssize_t n = rows_of(starts) - 1
+    cdef Py_ssize_t count = (<int64_t*> data(starts))[n]
     cdef cnp.ndarray positions = np.empty(count, np.uint16)
-    cdef cnp.ndarray codes = np.empty(count, np.uint8)
+    cdef cnp.ndarray numbers = np.empty(count, np.uint8)
     cdef cnp.ndarray table = np.empty(256, values.dtype)
     cdef bint wide = is_wide(values), few
     with nogil:
-        few = c_code(
-            wide, <const int32_t*> data(columns), data(values), count, threads,
-            <uint16_t*> data(positions), <uint8_t*> data(codes), data(table))
-    return (positions, codes, table) if few else None
+        few = c_code_given(
+            wide, <const int64_t*> data(starts), <const int32_t*> data(columns), data(values), n,
+            threads, <uint16_t*> data(positions), <uint8_t*> data(numbers), data(table))
+    return (positions, numbers, table) if few else None
 
 
 def part_rows(
@@ -1116,12 +1164,17 @@ def part_rows(
     cnp.ndarray edges not None,
     cnp.ndarray cuts not None,
 ):
-    """Write how many of a row's columns lie before edges 1, 2, ... but the last to cuts (n, PARTS - 1)."""
+    """Write how many of a row's columns lie before edges 1, 2, ... but the last to cuts (n, PARTS - 1).
+
+    Columns are int32, or uint16 of coded rows.
+    """
     if FASTDL_DEBUG:
         assert dims(edges) == (PARTS + 1,) and edges.dtype == starts.dtype == np.int64
         assert dims(cuts) == (len(starts) - 1, PARTS - 1) and cuts.dtype == np.int32
     cdef Py_ssize_t n = rows_of(cuts)
+    cdef bint short = columns.itemsize == 2
     with nogil:
         cut_rows(
-            <const int64_t*> data(starts), <const int32_t*> data(columns), n,
-            <const int64_t*> data(edges), <int32_t*> data(cuts))
+            <const int64_t*> data(starts), <const int32_t*> (NULL if short else data(columns)),
+            <const uint16_t*> (data(columns) if short else NULL), n, <const int64_t*> data(edges),
+            <int32_t*> data(cuts))

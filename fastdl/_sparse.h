@@ -4,8 +4,12 @@
  * Two passes, each on as many threads as it is given, which take consecutive rows: the first counts and
  * looks at every number, the second copies. Both go by the bits of a number, so that subnormal ones count
  * whatever the processor's mode. One pass into buffers that are put together afterwards would read
- * the inputs once, but write, and have the system provide, twice as much memory.
+ * the inputs once, but write, and have the system provide, twice as much memory. What training can take as
+ * codes, which are a third as long, is written that way (below).
  */
+
+/* Elements ahead of those at hand that are asked for: the processor itself does not look beyond a page. */
+#define AHEAD 1024
 
 typedef struct {
     const REAL *inputs, *shifts; /* shifts or NULL */
@@ -18,12 +22,14 @@ typedef struct {
     WORD largest[MOST_THREADS]; /* magnitude that each thread saw, as bits */
 } FN(sparsifying);
 
-/* The magnitude of a number, shifted up by one bit: 0 for both zeros alone. */
-INLINE WORD FN(magnitude)(REAL x) {
+INLINE WORD FN(bits_of)(REAL x) {
     WORD bits;
     memcpy(&bits, &x, sizeof bits);
-    return bits << 1;
+    return bits;
 }
+
+/* The magnitude of a number, shifted up by one bit: 0 for both zeros alone. */
+INLINE WORD FN(magnitude)(REAL x) { return FN(bits_of)(x) << 1; }
 
 INLINE void FN(count_share)(FN(sparsifying) *s, int thread, const REAL *shifts) {
     const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
@@ -52,35 +58,44 @@ static void FN(count_thread)(void *job, int thread) {
         FN(count_share)(s, thread, NULL);
 }
 
+/* The columns and values of what is not zero in a row, or in row - shifts; returns how many: `count` at the
+ * most. Vectors are written whole, up to `room` elements. */
+INLINE int64_t FN(take_row_of)(const REAL *row, const REAL *shifts, ptrdiff_t columns, int64_t count, int64_t room,
+                               int32_t *positions, REAL *values) {
+    int64_t k = 0;
+    ptrdiff_t i = 0;
+#if SINGLE && defined(__AVX512F__)
+    const __m512i ascending = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (; i + 16 <= columns && k + 16 <= room; i += 16) {
+        __builtin_prefetch(row + i + AHEAD);
+        __m512i x = _mm512_loadu_si512(row + i);
+        if (shifts)
+            x = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_loadu_ps(shifts + i)));
+        const __mmask16 there = _mm512_test_epi32_mask(x, _mm512_set1_epi32(0x7fffffff));
+        const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)i));
+        _mm512_storeu_si512(values + k, _mm512_maskz_compress_epi32(there, x));
+        _mm512_storeu_si512(positions + k, _mm512_maskz_compress_epi32(there, place));
+        k += lanes_in16(there);
+    }
+#else
+    (void)room;
+#endif
+    for (; i < columns && k < count; i++) { /* no branch that depends on what is there */
+        const REAL x = shifts ? row[i] - shifts[i] : row[i];
+        positions[k] = (int32_t)i;
+        values[k] = x;
+        k += FN(magnitude)(x) != 0;
+    }
+    return k;
+}
+
 INLINE void FN(take_share)(const FN(sparsifying) *s, int thread, const REAL *shifts) {
     const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
     for (ptrdiff_t b = s->rows * thread / s->threads; b < stop; b++) {
-        const REAL *row = s->inputs + b * columns;
-        const int64_t end = s->starts[b + 1];
-        int64_t k = s->starts[b];
-        ptrdiff_t i = 0;
-#if SINGLE && defined(__AVX512F__)
-        const __m512i ascending =
-            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-        /* Whole vectors are written, over the places of rows to come, but not of another thread's. */
-        const int64_t limit = s->starts[stop];
-        for (; i + 16 <= columns && k + 16 <= limit; i += 16) {
-            __m512i x = _mm512_loadu_si512(row + i);
-            if (shifts)
-                x = _mm512_castps_si512(_mm512_sub_ps(_mm512_castsi512_ps(x), _mm512_loadu_ps(shifts + i)));
-            const __mmask16 there = _mm512_test_epi32_mask(x, _mm512_set1_epi32(0x7fffffff));
-            const __m512i place = _mm512_add_epi32(ascending, _mm512_set1_epi32((int32_t)i));
-            _mm512_storeu_si512(s->values + k, _mm512_maskz_compress_epi32(there, x));
-            _mm512_storeu_si512(s->positions + k, _mm512_maskz_compress_epi32(there, place));
-            k += lanes_in16(there);
-        }
-#endif
-        for (; i < columns && k < end; i++) { /* no branch that depends on what is there */
-            const REAL x = shifts ? row[i] - shifts[i] : row[i];
-            s->positions[k] = (int32_t)i;
-            s->values[k] = x;
-            k += FN(magnitude)(x) != 0;
-        }
+        /* Over the places of rows to come, but not of another thread's. */
+        const int64_t start = s->starts[b], room = s->starts[stop] - start;
+        FN(take_row_of)(s->inputs + b * columns, shifts, columns, s->starts[b + 1] - start, room,
+                        s->positions + start, s->values + start);
     }
 }
 
@@ -123,54 +138,137 @@ static void FN(take_nonzeros)(const REAL *inputs, const REAL *shifts, ptrdiff_t 
  * Data of few values, as images are: columns of two bytes and the values' numbers of one take three
  * bytes for each nonzero element instead of eight, and in the engine a batch's notes fit the first-level
  * cache. Numbers are found by a table that the bits of a value lead into, different ones to different
- * places. */
+ * places. Dense rows are coded in one pass over them: to write columns and values first, and to code
+ * these, took three times as long. */
 
 #define MOST_VALUES 255 /* the number 0 stands for zero */
 #define TABLE_BITS 16
+/* Elements that are looked at beforehand for their values. */
+#define SAMPLED_ELEMENTS 4096
 
 typedef struct {
-    const REAL *values;
-    ptrdiff_t count;
-    const int32_t *columns;
+    const REAL *inputs, *shifts; /* dense rows, or NULL where they are given without zeros, below */
+    ptrdiff_t rows, columns;
     int threads;
+    int64_t *starts;        /* (rows + 1,) of dense rows how many elements each has, from starts[1] on */
+    const int32_t *given_columns;
+    const REAL *given_values;
+    double density;         /* share of dense rows that may be nonzero, and has room */
     uint16_t *positions;
     uint8_t *numbers;
+    WORD *used;             /* (threads, columns) not 0 where one of the thread's dense rows has that column */
+    REAL *table;            /* (256,) the values, the first one 0 */
+    int known;              /* how many, without that; more than it holds where that is not enough */
+    uint8_t *places;        /* (1 << TABLE_BITS,) the number of the value that leads there */
     WORD factor;
-    const uint8_t *places; /* (1 << TABLE_BITS,) the number of the value that leads there */
-    const REAL *table;     /* (256,) the values, the first one 0 */
-    ptrdiff_t next[MOST_THREADS]; /* how far each thread is: at a value that is not in the table, or done */
+    atomic_flag adding;     /* a thread adds a value, which the others may look at */
+    int32_t *row_columns;   /* (threads, columns + LANES) of a dense row */
+    REAL *row_values;
+    struct {
+        ptrdiff_t row;      /* the next one */
+        int64_t end;        /* of what is written */
+        int stopped, full;  /* at a value that has no place; because there is no room */
+    } at[MOST_THREADS];
 } FN(coding);
 
 INLINE size_t FN(place_of)(REAL value, WORD factor) {
-    WORD bits;
-    memcpy(&bits, &value, sizeof bits);
-    return (size_t)((bits * factor) >> (8 * sizeof(WORD) - TABLE_BITS));
+    return (size_t)((FN(bits_of)(value) * factor) >> (8 * sizeof(WORD) - TABLE_BITS));
+}
+
+/* Where the elements of a dense row begin in the room there is, if all before it have as many as may be. */
+INLINE int64_t FN(room_before)(const FN(coding) *c, ptrdiff_t row) {
+    return (int64_t)(c->density * ((double)row * c->columns));
+}
+
+/* What row b has, in a thread's scratch if it is dense; how many elements. */
+INLINE int64_t FN(elements_of)(const FN(coding) *c, int thread, ptrdiff_t b, const int32_t **columns,
+                               const REAL **values) {
+    const ptrdiff_t width = c->columns, room = width + LANES;
+    if (!c->inputs) {
+        *columns = c->given_columns + c->starts[b];
+        *values = c->given_values + c->starts[b];
+        return c->starts[b + 1] - c->starts[b];
+    }
+    int32_t *row_columns = c->row_columns + thread * room;
+    REAL *row_values = c->row_values + thread * room;
+    const REAL *row = c->inputs + b * width;
+    *columns = row_columns, *values = row_values;
+    return c->shifts ? FN(take_row_of)(row, c->shifts, width, room, room, row_columns, row_values)
+                     : FN(take_row_of)(row, NULL, width, room, room, row_columns, row_values);
+}
+
+/* Adds a value to table[1] to table[known] unless it is there; returns how many there are then, one more
+ * than the table holds where they are too many, or where it is not finite. */
+static int FN(add_value)(REAL *table, int known, REAL value) {
+    if (known > MOST_VALUES || FN(magnitude)(value) >= FN(magnitude)((REAL)INFINITY)) return MOST_VALUES + 1;
+    for (int i = 1; i <= known; i++)
+        if (FN(bits_of)(table[i]) == FN(bits_of)(value)) return known;
+    if (known < MOST_VALUES) table[known + 1] = value;
+    return known + 1;
+}
+
+/* Gives a value a number and a place while other threads look for theirs; returns whether it has them. */
+static int FN(add_in_place)(FN(coding) *c, REAL value) {
+    while (atomic_flag_test_and_set_explicit(&c->adding, memory_order_acquire)) relax();
+    uint8_t *place = c->places + FN(place_of)(value, c->factor);
+    int there = FN(bits_of)(c->table[*place]) == FN(bits_of)(value); /* another thread was faster */
+    if (!there) {
+        c->known = FN(add_value)(c->table, c->known, value);
+        there = c->known <= MOST_VALUES && !*place;
+        if (there) __atomic_store_n(place, (uint8_t)c->known, __ATOMIC_RELEASE);
+    }
+    atomic_flag_clear_explicit(&c->adding, memory_order_release);
+    return there;
+}
+
+/* Notes which columns of a row are not zero. */
+INLINE void FN(note_used)(const REAL *row, const REAL *shifts, ptrdiff_t columns, WORD *used) {
+    if (shifts)
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < columns; i++) used[i] |= FN(magnitude)(row[i] - shifts[i]);
+    else
+#pragma omp simd
+        for (ptrdiff_t i = 0; i < columns; i++) used[i] |= FN(magnitude)(row[i]);
 }
 
 static void FN(code_thread)(void *job, int thread) {
     FN(coding) *c = job;
-    const ptrdiff_t stop = c->count * (thread + 1) / c->threads;
+    const ptrdiff_t stop = c->rows * (thread + 1) / c->threads;
+    const int64_t room = FN(room_before)(c, stop);
     const uint8_t *places = c->places;
     const REAL *table = c->table;
-    ptrdiff_t k = c->next[thread];
-    for (; k < stop; k++) {
-        const REAL value = c->values[k];
-        const uint8_t number = places[FN(place_of)(value, c->factor)];
-        if (table[number] != value) break;
-        c->numbers[k] = number;
-        c->positions[k] = (uint16_t)c->columns[k];
+    const WORD factor = c->factor;
+    for (ptrdiff_t b = c->at[thread].row; b < stop; b++) {
+        const int32_t *columns;
+        const REAL *values;
+        const int64_t count = FN(elements_of)(c, thread, b, &columns, &values);
+        const int64_t start = c->inputs ? c->at[thread].end : c->starts[b];
+        uint16_t *positions = c->positions + start;
+        uint8_t *numbers = c->numbers + start;
+        if (c->inputs && start + count > room) {
+            c->at[thread].full = 1;
+            return;
+        }
+        for (int64_t k = 0; k < count; k++) {
+            const uint8_t *place = places + FN(place_of)(values[k], factor);
+            uint8_t number = __atomic_load_n(place, __ATOMIC_ACQUIRE);
+            if (FN(bits_of)(table[number]) != FN(bits_of)(values[k])) {
+                if (!FN(add_in_place)(c, values[k])) {
+                    c->at[thread].row = b;
+                    c->at[thread].stopped = 1;
+                    return;
+                }
+                number = *place;
+            }
+            numbers[k] = number;
+        }
+        for (int64_t k = 0; k < count; k++) positions[k] = (uint16_t)columns[k];
+        if (!c->inputs) continue;
+        FN(note_used)(c->inputs + b * c->columns, c->shifts, c->columns, c->used + thread * c->columns);
+        c->starts[b + 1] = count;
+        c->at[thread].end = start + count;
     }
-    c->next[thread] = k;
-}
-
-/* Adds a value to table[1] to table[known] unless it is there; returns how many there are then, one more
- * than the table holds where they are too many. */
-static int FN(add_value)(REAL *table, int known, REAL value) {
-    if (known > MOST_VALUES) return known;
-    for (int i = 1; i <= known; i++)
-        if (table[i] == value) return known;
-    if (known < MOST_VALUES) table[known + 1] = value;
-    return known + 1;
+    c->at[thread].row = stop;
 }
 
 /* Gives each of table[1] to table[count] a place of its own; returns the factor that does, or 0 where
@@ -193,34 +291,104 @@ static WORD FN(find_places)(const REAL *table, int count, uint8_t *places) {
     return 0;
 }
 
-/* positions and numbers (count,) of columns and values (count,), and table (256,) of these; returns
- * whether the values are few enough. */
-static int FN(code)(const int32_t *columns, const REAL *values, ptrdiff_t count, int threads,
-                    uint16_t *positions, uint8_t *numbers, REAL *table) {
-    uint8_t *places = malloc((size_t)1 << TABLE_BITS);
-    if (!places) return 0;
-    FN(coding) c = {values, count, columns, threads, positions, numbers, .places = places, .table = table};
-    int known = 0, done = 0;
-    for (int thread = 0; thread < threads; thread++) c.next[thread] = count * thread / threads;
-    memset(table, 0, (MOST_VALUES + 1) * sizeof(REAL));
-    /* As many values as a look at elements from everywhere shows, then one by one: the numbers that were
-     * given stay as they are. */
-    for (ptrdiff_t k = 0, step = count / 4096 + 1; k < count && known <= MOST_VALUES; k += step)
-        known = FN(add_value)(table, known, values[k]);
-    while (known <= MOST_VALUES && !done) {
-        c.factor = FN(find_places)(table, known, places);
-        if (!c.factor) break;
-        if (run_threads(FN(code_thread), &c, threads)) break;
+/* The values that a look at elements from everywhere finds, to the table; how many, or more than it holds
+ * where dense rows have more elements than may be. */
+static int FN(sample_values)(const FN(coding) *c) {
+    int known = 0;
+    int64_t looked = 0;
+    ptrdiff_t rows = 0;
+    /* Rows far apart first: those of one class may stand together. */
+    for (ptrdiff_t step = c->rows / 64 + 1, b = 0; b < c->rows && looked < SAMPLED_ELEMENTS; b += step, rows++) {
+        const int32_t *columns;
+        const REAL *values;
+        const int64_t count = FN(elements_of)(c, 0, b, &columns, &values);
+        const int64_t stride = count / SAMPLED_ELEMENTS + 1;
+        for (int64_t k = 0; k < count && known <= MOST_VALUES; k += stride)
+            known = FN(add_value)(c->table, known, values[k]);
+        looked += count;
+    }
+    if (c->inputs && looked > 2 * c->density * ((double)rows * c->columns)) return MOST_VALUES + 1;
+    return known;
+}
+
+/* Codes the rows of a job that knows where they are; returns whether their values are few enough, finite, and
+ * of dense rows no more than have room. */
+static int FN(code)(FN(coding) *c) {
+    const size_t room = c->columns + LANES;
+    int done = 0;
+    c->places = malloc((size_t)1 << TABLE_BITS);
+    if (c->inputs) {
+        c->row_columns = malloc(c->threads * room * sizeof *c->row_columns);
+        c->row_values = malloc(c->threads * room * sizeof *c->row_values);
+    }
+    for (int thread = 0; thread < c->threads; thread++) {
+        c->at[thread].row = c->rows * thread / c->threads;
+        c->at[thread].end = FN(room_before)(c, c->at[thread].row);
+    }
+    memset(c->table, 0, (MOST_VALUES + 1) * sizeof(REAL));
+    c->known = MOST_VALUES + 1;
+    if (c->places && (!c->inputs || (c->row_columns && c->row_values))) c->known = FN(sample_values)(c);
+    /* Threads give values that are found later places beside the others', if these are free. Else, which is
+     * rare, all get new ones; the numbers stay as they are. */
+    while (c->known <= MOST_VALUES && !done) {
+        c->factor = FN(find_places)(c->table, c->known, c->places);
+        if (!c->factor || run_threads(FN(code_thread), c, c->threads)) break;
         done = 1;
-        for (int thread = 0; thread < threads; thread++) {
-            if (c.next[thread] == count * (thread + 1) / threads) continue;
-            done = 0;
-            known = FN(add_value)(table, known, values[c.next[thread]]);
+        for (int thread = 0; thread < c->threads; thread++) {
+            if (c->at[thread].full) c->known = MOST_VALUES + 1;
+            if (c->at[thread].full || c->at[thread].stopped) done = c->at[thread].stopped = 0;
         }
     }
-    free(places);
+    free(c->places);
+    free(c->row_columns);
+    free(c->row_values);
     return done;
+}
+
+/* Codes rows given without zeros: positions and numbers at the same places, and table (256,). */
+static int FN(code_given)(const int64_t *starts, const int32_t *columns, const REAL *values, ptrdiff_t rows,
+                          int threads, uint16_t *positions, uint8_t *numbers, REAL *table) {
+    FN(coding) c = {.rows = rows,
+                    .threads = threads,
+                    .starts = (int64_t *)starts,
+                    .given_columns = columns,
+                    .given_values = values,
+                    .positions = positions,
+                    .numbers = numbers,
+                    .table = table};
+    return FN(code)(&c);
+}
+
+/* Codes dense rows (rows, columns): starts (rows + 1,), positions and numbers with room for the share `density`
+ * of all, table (256,), and `used` as above, which comes filled with zeros. */
+static int FN(code_dense)(const REAL *inputs, const REAL *shifts, ptrdiff_t rows, ptrdiff_t columns, double density,
+                          int threads, int64_t *starts, uint16_t *positions, uint8_t *numbers, REAL *table,
+                          WORD *used) {
+    FN(coding) c = {.inputs = inputs,
+                    .shifts = shifts,
+                    .rows = rows,
+                    .columns = columns,
+                    .threads = threads,
+                    .starts = starts,
+                    .density = density,
+                    .positions = positions,
+                    .numbers = numbers,
+                    .used = used,
+                    .table = table};
+    if (!FN(code)(&c)) return 0;
+    starts[0] = 0;
+    for (ptrdiff_t b = 0; b < rows; b++) starts[b + 1] += starts[b];
+    /* What each thread wrote moves to the end of what those before it did. */
+    for (int thread = 1; thread < threads; thread++) {
+        const ptrdiff_t first = rows * thread / threads;
+        const int64_t from = FN(room_before)(&c, first), count = c.at[thread].end - from;
+        memmove(positions + starts[first], positions + from, count * sizeof *positions);
+        memmove(numbers + starts[first], numbers + from, count * sizeof *numbers);
+    }
+    return 1;
 }
 
 #undef MOST_VALUES
 #undef TABLE_BITS
+#undef SAMPLED_ELEMENTS
+#undef AHEAD

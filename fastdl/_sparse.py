@@ -40,17 +40,59 @@ _FREQUENT = 1 / 16
 _MOST_FEATURES = 2**31 - 1
 
 
+class Entries:
+    """What rows without their zeros hold, one behind the other: columns and values, or codes.
+
+    Each is made of the other when first asked for, and kept. Behind the last column and value there
+    are 16 zeros.
+
+    Parameters
+    ----------
+    columns : ndarray of int32, optional
+    values : ndarray of float32 or float64, optional
+    codes : tuple, optional
+        Those of `kernels.coded_rows`, where columns and values are not given.
+    """
+
+    def __init__(self, columns=None, values=None, codes=None):
+        self._codes = codes
+        self._coded = codes is not None
+        self.dtype = codes[2].dtype if codes else values.dtype
+        if codes is None:
+            self.columns, self.values = columns, values
+
+    @cached_property
+    def columns(self):
+        return _with_room(self._codes[0], np.int32)
+
+    @cached_property
+    def values(self):
+        _, numbers, table = self._codes
+        return _with_room(table[numbers], self.dtype)
+
+    @property
+    def short_columns(self):
+        """The columns, of codes as uint16 and without the zeros behind."""
+        return self.columns if self._codes is None else self._codes[0]
+
+    def codes(self, kernels, starts, features, threads):
+        """The codes, or None where values are too many, for rows of which these are `starts`."""
+        if not self._coded:
+            self._codes = kernels.codes_of(starts, self.columns, self.values, features, threads)
+            self._coded = True
+        return self._codes
+
+
 class SparseRows:
     """Rows (n, features) without their zeros, in the form of the compiled kernels.
 
     Row b has its entries at `starts[b]` to `starts[b + 1]`, in ascending order of their columns,
-    each column at most once. Behind the last entry there are 16 zeros.
+    each column at most once.
 
     Parameters
     ----------
     starts : ndarray of int64 (n + 1,)
-    columns : ndarray of int32
-    values : ndarray of float32 or float64
+    entries : Entries
     features : int
     live : ndarray of int32, optional
         All columns that some row has, in ascending order; found when first asked for.
@@ -60,19 +102,25 @@ class SparseRows:
 
     ndim = 2
 
-    def __init__(self, starts, columns, values, features, live=None, shifts=None):
+    def __init__(self, starts, entries, features, live=None, shifts=None):
         self.starts = starts
-        self.columns = columns
-        self.values = values
+        self.entries = entries
         self.shape = (len(starts) - 1, features)
         self.shifts = shifts
         self._live = live
         self._blocks = None
-        self._codes = ()
+
+    @property
+    def columns(self):
+        return self.entries.columns
+
+    @property
+    def values(self):
+        return self.entries.values
 
     @property
     def dtype(self):
-        return self.values.dtype
+        return self.entries.dtype
 
     def __len__(self):
         return self.shape[0]
@@ -87,7 +135,7 @@ class SparseRows:
 
     @property
     def arrays(self):
-        """What the kernels take."""
+        """What kernels take that know no codes."""
         return self.starts, self.columns, self.values, self.live
 
     def blocks(self, kernels):
@@ -98,7 +146,8 @@ class SparseRows:
         """
         if self._blocks is None:
             count, rows = kernels.BLOCKS, min(len(self), _SAMPLED_ROWS)
-            entries = self.columns[self.starts[0] : self.starts[rows]]
+            columns = self.entries.short_columns
+            entries = columns[self.starts[0] : self.starts[rows]]
             cost = np.bincount(entries, minlength=self.shape[1]) * (_ENTRY_COST / max(rows, 1))
             cost[self.live] += 1
             cost = np.cumsum(cost)
@@ -106,15 +155,13 @@ class SparseRows:
             edges = np.rint(edges / _EDGE_UNIT).astype(np.int64) * _EDGE_UNIT
             edges = np.concatenate([[0], np.minimum(edges, self.shape[1]), [self.shape[1]]])
             cuts = np.empty((len(self), count - 1), np.int32)
-            kernels.part_rows(self.starts, self.columns, edges, cuts)
+            kernels.part_rows(self.starts, columns, edges, cuts)
             self._blocks = edges, cuts
         return self._blocks
 
     def codes(self, kernels, threads):
-        """Columns, codes and table of `kernels.coded_rows` for all entries, or None."""
-        if self._codes == ():
-            self._codes = kernels.coded_rows(self.columns, self.values, self.shape[1], threads)
-        return self._codes
+        """The codes of all entries, or None where they have too many different values."""
+        return self.entries.codes(kernels, self.starts, self.shape[1], threads)
 
     @property
     def density(self):
@@ -126,7 +173,7 @@ class SparseRows:
         start, stop, _ = rows.indices(len(self))
         starts = self.starts[start : stop + 1]
         features = self.shape[1]
-        return SparseRows(starts, self.columns, self.values, features, self._live, self.shifts)
+        return SparseRows(starts, self.entries, features, self._live, self.shifts)
 
     @cached_property
     def dense(self):
@@ -190,7 +237,8 @@ def as_rows(name, matrix, features, dtype):
     present = values != 0
     if not present.all():
         starts, columns, values = _without(present, starts), columns[present], values[present]
-    return SparseRows(starts, _with_room(columns, np.int32), _with_room(values, dtype), features)
+    entries = Entries(_with_room(columns, np.int32), _with_room(values, dtype))
+    return SparseRows(starts, entries, features)
 
 
 def frequent_numbers(inputs, density):

@@ -398,7 +398,7 @@ def _held(settings, dense, X, y, sample_weight=None):
     """Chunks of rows as one part, ready for training."""
     model = _model(settings)
     parts = [None if part is None else np.concatenate(part) for part in (X, y, sample_weight)]
-    return model._data(*parts, fastest=not dense)
+    return model._data(*parts, dense=dense)
 
 
 def _count(part):

@@ -761,7 +761,7 @@ class MLP:
         >>> loss, weights.ravel().tolist(), bias.tolist()
         (4.0, [4.0, 4.0], [4.0])
         """
-        return _engine.gradients(self._network, self._data(X, y, sample_weight, fastest=False))
+        return _engine.gradients(self._network, self._data(X, y, sample_weight, dense=True))
 
     def _scores(self, data, workspace=None, batch_size=_engine.ROWS):
         """The totals of all rows, in memory or not."""
@@ -1076,19 +1076,22 @@ class MLP:
             )
         return inputs.reshape(len(inputs), self.sizes[0])
 
-    def _finite(self, name, inputs, fastest):
-        """Rows, if all of them are finite; `fastest` turns them into what is trained on fastest."""
+    def _finite(self, name, inputs, training=False):
+        """Rows, if all of them are finite, as prediction or training goes through them fastest."""
         if isinstance(inputs, _sparse.SparseRows):
             return _sparse.finite(name, inputs)
-        rows, known = _engine.without_zeros(self._network, inputs) if fastest else (inputs, None)
+        rows, known = _engine.without_zeros(self._network, inputs, training)
         if not known:
             checks.finite(name, inputs)
         return rows
 
-    def _data(self, X, y, sample_weight, names=_NAMES, *, fastest=True):
-        """Rows, targets and weights as the engine takes them; `fastest` as for `_finite`."""
+    def _data(self, X, y, sample_weight, names=_NAMES, *, training=False, dense=False):
+        """Rows, targets and weights as the engine takes them; `dense` leaves dense rows dense."""
         inputs = checks.nonempty(names[0], self._inputs(names[0], X))
-        inputs = self._finite(names[0], inputs, fastest)
+        if dense and not isinstance(inputs, _sparse.SparseRows):
+            checks.finite(names[0], inputs)
+        else:
+            inputs = self._finite(names[0], inputs, training)
         rows = len(inputs)
         targets, labels = self._loss.targets(names[1], y, rows, self.sizes[-1], self.dtype)
         if sample_weight is not None:
@@ -1097,7 +1100,7 @@ class MLP:
             checks.finite(names[2], sample_weight, low=0)
         return _engine.Data(inputs, targets, labels, sample_weight)
 
-    def _rows(self, X, y, sample_weight, class_weight=None, names=_NAMES, epochs=1):
+    def _rows(self, X, y, sample_weight, class_weight=None, names=_NAMES, epochs=1, training=False):
         """Rows in memory as `_engine.Data`, and others as a Stream for so many epochs."""
         blocks = _as_blocks(X, y, sample_weight)
         if blocks is not None:
@@ -1106,20 +1109,20 @@ class MLP:
                 X, y, sample_weight = blocks.load(self.dtype)
                 blocks = None
         if blocks is None:
-            return self._weighted(X, y, sample_weight, class_weight, names)
+            return self._weighted(X, y, sample_weight, class_weight, names, training)
         if class_weight is not None:
             self._class_weights(class_weight, np.zeros(1))
 
         def prepare(X, y, sample_weight, names):
-            data = self._weighted(X, y, sample_weight, class_weight, names)
+            data = self._weighted(X, y, sample_weight, class_weight, names, training)
             _engine.cut(self._network, data)
             return data
 
         return Stream(blocks, prepare)
 
-    def _weighted(self, X, y, sample_weight, class_weight, names):
+    def _weighted(self, X, y, sample_weight, class_weight, names, training):
         """The same for rows in memory."""
-        data = self._data(X, y, sample_weight, names)
+        data = self._data(X, y, sample_weight, names, training=training)
         if class_weight is None:
             return data
         if sample_weight is not None:
@@ -1130,8 +1133,10 @@ class MLP:
         self, X, y, sample_weight, class_weight, validation_data, validation_split, epochs=1
     ):
         """Rows to train on and rows to evaluate, or None, from the arguments of `fit`."""
-        data = self._rows(X, y, sample_weight, class_weight, epochs=epochs)
         split = checks.number("validation_split", validation_split, low=0, high=1, high_open=True)
+        # Rows that are both trained on and evaluated stay as evaluation takes them.
+        training = validation_data is not None or not split
+        data = self._rows(X, y, sample_weight, class_weight, epochs=epochs, training=training)
         if validation_data is not None:
             return data, self._validation_data(validation_data, epochs)
         if not split:

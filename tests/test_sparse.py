@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastdl import MLP, _engine, _kernels, _sparse, use_backend
+from fastdl._sparse import Entries, SparseRows
 from fastdl.optimizers import Adam
 
 pytestmark = pytest.mark.each_build
@@ -381,10 +382,26 @@ def test_large_arrays_are_compressed_by_several_threads(monkeypatch):
 
 
 def coded(values, threads, features=1000):
-    """`coded_rows` of these values, with the 16 zeros behind that all kernels may read."""
-    values = np.concatenate([values, np.zeros(16, values.dtype)])
-    columns = (np.arange(len(values)) % features).astype(np.int32)
-    return columns, _kernels.coded_rows(columns, values, features, threads)
+    """The codes of these values, none of them 0: given without zeros, and as dense rows."""
+    rows = -(-len(values) // 50)
+    starts = np.minimum(np.arange(rows + 1) * 50, len(values))
+    columns = (np.arange(len(values)) % 50).astype(np.int32)
+    X = np.zeros((rows, features), values.dtype)
+    X[np.arange(len(values)) // 50, columns] = values
+    behind = np.zeros(16, values.dtype)  # which all kernels may read
+    given = _kernels.codes_of(
+        starts,
+        np.concatenate([columns, behind.astype(np.int32)]),
+        np.concatenate([values, behind]),
+        features,
+        threads,
+    )
+    dense = _kernels.coded_rows(X, 1.0, threads)
+    if dense is not None:
+        np.testing.assert_array_equal(dense[0], starts)
+        np.testing.assert_array_equal(dense[1], np.arange(min(50, len(values))))
+        dense = dense[2]
+    return columns, given, dense
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -394,11 +411,12 @@ def test_codes_of_few_values(dtype, threads, different):
     rng = np.random.default_rng(0)
     values = rng.choice(rng.normal(size=different), 20_000) if different else np.empty(0)
     values = values.astype(dtype)
-    columns, (positions, codes, table) = coded(values, threads)
-    np.testing.assert_array_equal(table[codes], values)
-    np.testing.assert_array_equal(positions, columns[: len(values)])
-    assert table[0] == 0
-    assert (codes > 0).all()
+    columns, *both = coded(values, threads)
+    for positions, codes, table in both:
+        np.testing.assert_array_equal(table[codes], values)
+        np.testing.assert_array_equal(positions, columns)
+        assert table[0] == 0
+        assert (codes > 0).all()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -407,18 +425,72 @@ def test_codes_of_values_that_no_look_finds(threads, rare):
     values = np.ones(100_000, np.float32)
     places = np.linspace(1, len(values) - 2, rare).astype(int) | 1
     values[places] = np.arange(rare, dtype=np.float32) + 2
-    _, (_, codes, table) = coded(values, threads)
-    np.testing.assert_array_equal(table[codes], values)
+    _, *both = coded(values, threads)
+    for _, codes, table in both:
+        np.testing.assert_array_equal(table[codes], values)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("different", [256, 257, 5000])
 def test_too_many_values_have_no_codes(threads, different):
     for values in (np.arange(10_000) % different + 1, np.sort(np.arange(10_000) % different + 1)):
-        assert coded(values.astype(np.float32), threads)[1] is None
+        assert coded(values.astype(np.float32), threads)[1:] == (None, None)
 
 
 def test_too_many_features_have_no_codes():
     values = np.ones(100, np.float32)
-    assert coded(values, 1, features=1 << 16)[1] is not None
-    assert coded(values, 1, features=(1 << 16) + 1)[1] is None
+    assert None not in coded(values, 1, features=1 << 16)[1:]
+    assert coded(values, 1, features=(1 << 16) + 1)[1:] == (None, None)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 15), (4, 16), (40, 37), (101, 70)])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_codes_of_dense_rows_are_those_of_their_nonzeros(dtype, threads, shape, share, shifted):
+    rng = np.random.default_rng(0)
+    X = rng.choice(special(dtype)[:-3] if shifted else special(dtype), shape)
+    X[rng.random(shape) >= share] = 0
+    shifts = [X[0] * (rng.random(shape[1]) < 0.3)] if shifted else []
+    _, (starts, columns, values, live) = _kernels.sparse_rows(X, 1.0, threads, *shifts)
+    codes = _kernels.coded_rows(X, 1.0, threads, *shifts)
+    np.testing.assert_array_equal(codes[0], starts)
+    np.testing.assert_array_equal(codes[1], live)
+    positions, numbers, table = codes[2]
+    np.testing.assert_array_equal(positions, columns[:-16])
+    np.testing.assert_array_equal(table[numbers], values[:-16])
+    rows = SparseRows(codes[0], Entries(codes=codes[2]), shape[1], live, *shifts)
+    assert rows.dtype == dtype
+    for array, expected in zip(rows.arrays, (starts, columns, values, live), strict=True):
+        np.testing.assert_array_equal(array, expected, strict=True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("at", [(0, 0), (20, 16), (100, 69)])
+def test_what_is_not_finite_has_no_code(value, at):
+    X = np.resize(np.arange(5, dtype=np.float32), (101, 70))
+    assert _kernels.coded_rows(X, 1.0, 2) is not None
+    X[at] = value
+    assert _kernels.coded_rows(X, 1.0, 2) is None
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("full", [slice(0, 10), slice(20, 60), slice(90, 100)])
+def test_dense_rows_that_are_not_sparse_have_no_codes(threads, full):
+    X = np.zeros((100, 64), np.float32)
+    X[:, 7] = 1
+    assert _kernels.coded_rows(X, 0.1, threads) is not None
+    X[full] = 2
+    assert _kernels.coded_rows(X, 0.05, threads) is None
+
+
+def test_values_that_lead_to_one_place_get_others():
+    # Two of these values lead to one place of the first table, which the first value alone decides.
+    values = np.random.default_rng(0).normal(size=255)
+    X = np.zeros((4000, 8))
+    X[:, 3] = values[0]
+    X[np.linspace(1, 3998, 254).astype(int) | 1, 3] = values[1:]
+    for threads in (1, 2):
+        _, _, (_, codes, table) = _kernels.coded_rows(X, 0.2, threads)
+        np.testing.assert_array_equal(table[codes], X[:, 3])

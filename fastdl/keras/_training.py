@@ -303,7 +303,7 @@ class Accelerated:
                 (x, y, sample_weight), validation_split=validation_split
             )
         source = self._source(
-            x, y, sample_weight, class_weight, batch_size, steps_per_epoch, shuffle
+            x, y, sample_weight, class_weight, batch_size, steps_per_epoch, shuffle, training=True
         )
         validation = None
         if validation_data is not None:
@@ -346,7 +346,7 @@ class Accelerated:
     @_supported
     def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
         """`keras.Model.train_on_batch`, by fastdl's kernels."""
-        source = Arrays(self, x, y, sample_weight, class_weight, None, False)
+        source = Arrays(self, x, y, sample_weight, class_weight, None, False, training=True)
         self._link.build(self._model)
         self._link.read()
         try:
@@ -471,13 +471,15 @@ class Accelerated:
 
     # ----------------------------------------------------------------------------------- data
 
-    def _source(self, x, y, sample_weight, class_weight, batch_size, steps, shuffle):
+    def _source(
+        self, x, y, sample_weight, class_weight, batch_size, steps, shuffle, training=False
+    ):
         """What `fit` or `evaluate` goes over."""
         whole = steps is None and not self._most_steps() and isinstance(shuffle, bool)
         if whole and self._are_arrays(x, y, sample_weight):
             batch_size = _BATCH_SIZE if batch_size is None else batch_size
             batch_size = checks.integer("batch_size", batch_size, low=1)
-            return Arrays(self, x, y, sample_weight, class_weight, batch_size, shuffle)
+            return Arrays(self, x, y, sample_weight, class_weight, batch_size, shuffle, training)
         return Batches(
             self, self._batches(x, y, sample_weight, class_weight, batch_size, steps, shuffle)
         )
@@ -568,7 +570,7 @@ class Accelerated:
         floatx = self._keras.config.floatx()
         return array.astype(floatx, copy=False) if array.dtype.kind == "f" else array
 
-    def _rows(self, x, y, sample_weight, class_weight):
+    def _rows(self, x, y, sample_weight, class_weight, training=False):
         """Arrays as the engine takes them."""
         inputs = self._inputs(x)
         given = self._array("y", y)
@@ -590,7 +592,7 @@ class Accelerated:
             sample_weight = sample_weight.reshape(rows)
         targets, labels = self._targets(given, rows, dtype)
         # Rows that are not finite stay dense: skipping zeros would hide what they lead to.
-        fewer, finite = _engine.without_zeros(self._plan.network, inputs)
+        fewer, finite = _engine.without_zeros(self._plan.network, inputs, training)
         inputs = fewer if finite else inputs
         return Rows(_engine.Data(inputs, targets, labels, sample_weight), given)
 
@@ -820,9 +822,11 @@ class Source:
 class Arrays(Source):
     """Arrays: the engine goes over them by itself."""
 
-    def __init__(self, owner, x, y, sample_weight, class_weight, batch_size, shuffle):
+    def __init__(
+        self, owner, x, y, sample_weight, class_weight, batch_size, shuffle, training=False
+    ):
         super().__init__(owner)
-        self._rows = owner._rows(x, y, sample_weight, class_weight)
+        self._rows = owner._rows(x, y, sample_weight, class_weight, training)
         owner._metrics(self._rows.targets, self._rows.data.sample_weight)  # builds them
         rows = len(self._rows.targets)
         self._batch_size = batch_size or rows

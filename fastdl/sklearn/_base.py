@@ -414,7 +414,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         elif factor != 1:
             weight = np.full(count, factor, network.dtype)
         try:
-            return network._data(rows.X, rows.values, weight), total
+            return network._data(rows.X, rows.values, weight, training=True), total
         except ValueError:
             # In scikit-learn's words, if it is about X.
             assert_all_finite(rows.X, input_name="X", estimator_name=type(self).__name__)

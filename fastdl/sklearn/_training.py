@@ -26,7 +26,7 @@ class Validation:
 
     def __init__(self, network, X, score, link):
         self._network = network._network
-        self._inputs = network._finite("validation_data", network._inputs("X", X), fastest=True)
+        self._inputs = network._finite("validation_data", network._inputs("X", X))
         self._outputs = np.empty((len(self._inputs), network.sizes[-1]), network.dtype)
         self._score = score
         self._code = link.code
