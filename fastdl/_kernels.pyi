@@ -259,11 +259,7 @@ def coded_rows(
     inputs: _Floats, density: float, threads: int, shifts: _Floats | None = None
 ) -> tuple[_Integers, npt.NDArray[np.int32], _Coded] | None: ...
 def codes_of(
-    starts: _Integers,
-    columns: npt.NDArray[np.int32],
-    values: _Floats,
-    features: int,
-    threads: int,
+    columns: npt.NDArray[np.int32], values: _Floats, features: int, threads: int
 ) -> _Coded | None: ...
 def part_rows(
     starts: _Integers,

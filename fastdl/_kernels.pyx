@@ -197,8 +197,8 @@ cdef extern from "_simd.h" nogil:
         bint wide, const void* inputs, const void* shifts, Py_ssize_t rows, Py_ssize_t columns,
         int threads, const int64_t* starts, int32_t* positions, void* values)
     bint c_code_given(
-        bint wide, const int64_t* starts, const int32_t* columns, const void* values, Py_ssize_t rows,
-        int threads, uint16_t* positions, uint8_t* numbers, void* table)
+        bint wide, const int32_t* columns, const void* values, int64_t count, int threads,
+        uint16_t* positions, uint8_t* numbers, void* table)
     bint c_code_dense(
         bint wide, const void* inputs, const void* shifts, Py_ssize_t rows, Py_ssize_t columns,
         double density, int threads, int64_t* starts, uint16_t* positions, uint8_t* numbers,
@@ -1133,28 +1133,23 @@ def coded_rows(
 
 
 def codes_of(
-    cnp.ndarray starts not None,
-    cnp.ndarray columns not None,
-    cnp.ndarray values not None,
-    Py_ssize_t features,
-    int threads,
+    cnp.ndarray columns not None, cnp.ndarray values not None, Py_ssize_t features, int threads
 ):
-    """The codes of `coded_rows` for rows as `sparse_rows` gives them, or None."""
+    """The codes of `coded_rows` for all elements that `sparse_rows` gave, or None."""
     if FASTDL_DEBUG:
         assert dims(columns) == dims(values) and columns.dtype == np.int32
         assert 1 <= threads <= MOST_THREADS
     if features > 1 << 16:
         return None
-    cdef Py_ssize_t n = rows_of(starts) - 1
-    cdef Py_ssize_t count = (<int64_t*> data(starts))[n]
+    cdef Py_ssize_t count = rows_of(values) - 16
     cdef cnp.ndarray positions = np.empty(count, np.uint16)
     cdef cnp.ndarray numbers = np.empty(count, np.uint8)
     cdef cnp.ndarray table = np.empty(256, values.dtype)
     cdef bint wide = is_wide(values), few
     with nogil:
         few = c_code_given(
-            wide, <const int64_t*> data(starts), <const int32_t*> data(columns), data(values), n,
-            threads, <uint16_t*> data(positions), <uint8_t*> data(numbers), data(table))
+            wide, <const int32_t*> data(columns), data(values), count, threads,
+            <uint16_t*> data(positions), <uint8_t*> data(numbers), data(table))
     return (positions, numbers, table) if few else None
 
 

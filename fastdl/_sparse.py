@@ -75,10 +75,10 @@ class Entries:
         """The columns, of codes as uint16 and without the zeros behind."""
         return self.columns if self._codes is None else self._codes[0]
 
-    def codes(self, kernels, starts, features, threads):
-        """The codes, or None where values are too many, for rows of which these are `starts`."""
+    def codes(self, kernels, features, threads):
+        """The codes, or None where values are too many."""
         if not self._coded:
-            self._codes = kernels.codes_of(starts, self.columns, self.values, features, threads)
+            self._codes = kernels.codes_of(self.columns, self.values, features, threads)
             self._coded = True
         return self._codes
 
@@ -161,7 +161,7 @@ class SparseRows:
 
     def codes(self, kernels, threads):
         """The codes of all entries, or None where they have too many different values."""
-        return self.entries.codes(kernels, self.starts, self.shape[1], threads)
+        return self.entries.codes(kernels, self.shape[1], threads)
 
     @property
     def density(self):

@@ -390,7 +390,6 @@ def coded(values, threads, features=1000):
     X[np.arange(len(values)) // 50, columns] = values
     behind = np.zeros(16, values.dtype)  # which all kernels may read
     given = _kernels.codes_of(
-        starts,
         np.concatenate([columns, behind.astype(np.int32)]),
         np.concatenate([values, behind]),
         features,
@@ -417,6 +416,19 @@ def test_codes_of_few_values(dtype, threads, different):
         np.testing.assert_array_equal(positions, columns)
         assert table[0] == 0
         assert (codes > 0).all()
+
+
+def test_parts_of_rows_share_codes_of_all():
+    X, _ = data()
+    X = np.sign(X)
+    rows = rows_of(scipy.sparse.csr_matrix(X))
+    first, last = rows[:30], rows[30:]
+    codes = first.codes(_kernels, 1)
+    assert last.codes(_kernels, 1) is codes
+    np.testing.assert_array_equal(codes[2][codes[1]], X[X != 0])
+    coded = SparseRows(rows.starts, Entries(codes=codes), X.shape[1])
+    np.testing.assert_array_equal(coded[30:].toarray(), X[30:])
+    assert coded[:30].columns is coded[30:].columns
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
