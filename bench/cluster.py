@@ -180,7 +180,7 @@ def measure():
     net, optimizer = network(0), Adam()
     random = np.random.default_rng(0)
     X = random.normal(size=(64 * BATCH, SIZES[0])).astype(np.float32)
-    data = net._data(X, random.integers(0, 10, len(X)), None, fastest=False)
+    data = net._data(X, random.integers(0, 10, len(X)), None, dense=True)
     state = _engine.OptimizerState(optimizer, net._network)
     arrays = [net._network.parameters, *state.slots.values()]
     settings = distributed.pickle.dumps(net._config() | {"seed": 0})

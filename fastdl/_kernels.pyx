@@ -839,7 +839,7 @@ def train_steps(
     """Take steps of one epoch or more until they, or `limit` seconds, are over; return how many.
 
     Layers are described by sizes (L + 1,), activations, slopes and dropout (L,); parameters, slots
-    and gradients are flat. Data is `inputs` (n, I), or `sparse` rows as `sparse_rows` gives them.
+    and gradients are flat. Data is `inputs` (n, I), or what `describe` takes for `sparse` rows.
     `rates` holds a learning rate for each step, the first of them being step `first` of epoch
     number `epoch`. `totals` (epochs, 3) has a row for each epoch that they reach into. `order` (n,),
     or None, receives the permutation of each epoch at its first step.
@@ -1008,7 +1008,12 @@ cdef int describe(
     tuple sparse,
     int threads,
 ) except -1:
-    """What training and prediction have in common."""
+    """What training and prediction have in common.
+
+    `sparse` rows are their starts, columns, values, live columns, edges, cuts, shifts or None, and
+    codes or None: the first four as `sparse_rows` gives them, edges and cuts as `part_rows`, codes
+    as `coded_rows`, and with these None for columns and values.
+    """
     if FASTDL_DEBUG:
         count = len(activations)
         assert dims(sizes) == (count + 1,) and dims(slopes) == (count,)
@@ -1103,8 +1108,8 @@ def coded_rows(
     tuple or None
         starts and live as there; codes: columns uint16, uint8 for the values, and table (256,) of
         the values by these, the first of them 0. None where there are more than 255 different values
-        or 65,536 features, where much more than the share `density` of some rows is not 0, or something
-        is not finite.
+        or 65,536 features, where more than the share `density` of the rows that a thread takes is not
+        0, where something is not finite, or without memory.
     """
     if FASTDL_DEBUG:
         verify(inputs, ((inputs, dims(inputs)), (shifts, (inputs.shape[1],))))
@@ -1116,9 +1121,11 @@ def coded_rows(
     cdef cnp.ndarray starts = np.empty(n + 1, np.int64)
     cdef cnp.ndarray used = np.zeros((threads, width), np.uint64 if wide else np.uint32)
     cdef Py_ssize_t most = <Py_ssize_t> (density * (n * width))
-    # The system gives what is written of these.
-    cdef cnp.ndarray columns = np.empty(most, np.uint16)
-    cdef cnp.ndarray numbers = np.empty(most, np.uint8)
+    cdef cnp.ndarray columns, numbers
+    try:  # The system gives what is written of these, but some do not promise more than they have.
+        columns, numbers = np.empty(most, np.uint16), np.empty(most, np.uint8)
+    except MemoryError:
+        return None
     cdef cnp.ndarray table = np.empty(256, inputs.dtype)
     with nogil:
         few = c_code_dense(

@@ -297,13 +297,12 @@ typedef struct {
     int64_t updates;                                /* steps that it has taken */
     void *parameters, *slots[2];
     void *gradients; /* for an optimizer that clips */
-    /* the data: n rows, dense, or as starts (n + 1,) of each row's columns and values */
+    /* the data: n rows, dense, or as starts (n + 1,) of each row's columns and values, or codes of these */
     const void *inputs;
     const int64_t *starts;
     const int32_t *columns;
     const void *values;
-    /* The same columns, numbers of the values, and (256,) the values by these, the first of them 0; or NULL
-     * where there are too many. */
+    /* Short columns, numbers of the values, and (256,) the values by these, the first of them 0; or NULL. */
     const uint16_t *short_columns;
     const uint8_t *codes;
     const void *table;
@@ -351,7 +350,7 @@ static void cut_rows(const int64_t *starts, const int32_t *columns, const uint16
         const int64_t start = starts[b];
         int32_t left = (int32_t)(starts[b + 1] - start), before[PARTS - 1] = {0};
         for (int32_t half; left; left -= half) {
-            half = (left + 1) / 2;
+            half = left - left / 2;
             for (int edge = 0; edge < PARTS - 1; edge++) {
                 const int64_t at = start + before[edge] + half - 1;
                 before[edge] += half & -((columns ? columns[at] : short_columns[at]) < edges[edge + 1]);

@@ -143,9 +143,11 @@ static void FN(take_nonzeros)(const REAL *inputs, const REAL *shifts, ptrdiff_t 
 
 #define MOST_VALUES 255 /* the number 0 stands for zero */
 #define TABLE_BITS 16
-/* Elements that are looked at beforehand for their values, and rows of how many at the most. */
-#define SAMPLED_ELEMENTS 4096
-#define SAMPLED_STEPS 64
+/* Rows, or runs, that are looked at beforehand, and elements of each for their values. */
+#define SAMPLED_ROWS 64
+#define SAMPLED_ELEMENTS 64
+/* How many more of their elements may be nonzero than of all. */
+#define SAMPLED_EXCESS 1.25
 /* Elements that are given without zeros go in runs of so many, for the rows of dense ones. */
 #define GIVEN_RUN 512
 
@@ -171,8 +173,9 @@ typedef struct {
     struct {
         ptrdiff_t row;      /* the next one */
         int64_t end;        /* of what is written */
-        int stopped, full;  /* at a value that has no place; because there is no room */
+        int stopped;        /* at a value that has no place */
     } at[MOST_THREADS];
+    atomic_int full;        /* a thread's rows have more elements than there is room for */
 } FN(coding);
 
 INLINE size_t FN(place_of)(REAL value, WORD factor) {
@@ -249,10 +252,8 @@ static void FN(code_thread)(void *job, int thread) {
         const int64_t start = c->inputs ? c->at[thread].end : b * GIVEN_RUN;
         uint16_t *positions = c->positions + start;
         uint8_t *numbers = c->numbers + start;
-        if (c->inputs && start + count > room) {
-            c->at[thread].full = 1;
-            return;
-        }
+        if (c->inputs && start + count > room) atomic_store_explicit(&c->full, 1, memory_order_relaxed);
+        if (atomic_load_explicit(&c->full, memory_order_relaxed)) return;
         for (int64_t k = 0; k < count; k++) {
             const uint8_t *place = places + FN(place_of)(values[k], factor);
             uint8_t number = __atomic_load_n(place, __ATOMIC_ACQUIRE);
@@ -295,25 +296,39 @@ static WORD FN(find_places)(const REAL *table, int count, uint8_t *places) {
     return 0;
 }
 
-/* The values that a look at elements from everywhere finds, to the table; how many, or more than it holds
- * where dense rows have more elements than may be. */
+/* The step from one row, or run, to be looked at to the next: far apart, as those of one class may stand together. */
+INLINE ptrdiff_t FN(sample_step)(const FN(coding) *c) { return (c->rows + SAMPLED_ROWS - 1) / SAMPLED_ROWS; }
+
+/* The values that a look at elements from everywhere finds, to the table; how many. */
 static int FN(sample_values)(const FN(coding) *c) {
     int known = 0;
-    int64_t looked = 0;
-    ptrdiff_t rows = 0;
-    /* Rows far apart: those of one class may stand together. */
-    for (ptrdiff_t step = c->rows / SAMPLED_STEPS + 1, b = 0; b < c->rows && looked < SAMPLED_ELEMENTS;
-         b += step, rows++) {
+    for (ptrdiff_t b = 0; b < c->rows && known <= MOST_VALUES; b += FN(sample_step)(c)) {
         const int32_t *columns;
         const REAL *values;
         const int64_t count = FN(elements_of)(c, 0, b, &columns, &values);
         const int64_t stride = count / SAMPLED_ELEMENTS + 1;
-        for (int64_t k = 0; k < count && known <= MOST_VALUES; k += stride)
+        for (int64_t k = b % stride; k < count && known <= MOST_VALUES; k += stride)
             known = FN(add_value)(c->table, known, values[k]);
-        looked += count;
     }
-    if (c->inputs && looked > 2 * c->density * ((double)rows * c->columns)) return MOST_VALUES + 1;
     return known;
+}
+
+/* Whether a look at dense rows from everywhere finds about as few elements as there is room for. */
+static int FN(seems_sparse)(const FN(coding) *c) {
+    int64_t count = 0;
+    ptrdiff_t rows = 0;
+    for (ptrdiff_t b = 0; b < c->rows; b += FN(sample_step)(c), rows++) {
+        const REAL *row = c->inputs + b * c->columns;
+        WORD there = 0;
+        if (c->shifts)
+#pragma omp simd reduction(+ : there)
+            for (ptrdiff_t i = 0; i < c->columns; i++) there += FN(magnitude)(row[i] - c->shifts[i]) != 0;
+        else
+#pragma omp simd reduction(+ : there)
+            for (ptrdiff_t i = 0; i < c->columns; i++) there += FN(magnitude)(row[i]) != 0;
+        count += there;
+    }
+    return count <= SAMPLED_EXCESS * c->density * ((double)rows * c->columns);
 }
 
 /* Codes the rows of a job that knows where they are; returns whether their values are few enough, finite, and
@@ -340,14 +355,14 @@ static int FN(code)(FN(coding) *c) {
         if (!c->factor || run_threads(FN(code_thread), c, c->threads)) break;
         done = 1;
         for (int thread = 0; thread < c->threads; thread++) {
-            if (c->at[thread].full) c->known = MOST_VALUES + 1;
-            if (c->at[thread].full || c->at[thread].stopped) done = c->at[thread].stopped = 0;
+            if (c->at[thread].stopped) done = c->at[thread].stopped = 0;
         }
+        if (c->full) break;
     }
     free(c->places);
     free(c->row_columns);
     free(c->row_values);
-    return done;
+    return done && !c->full;
 }
 
 /* positions and numbers (count,) of elements given without zeros, and table (256,). */
@@ -380,7 +395,7 @@ static int FN(code_dense)(const REAL *inputs, const REAL *shifts, ptrdiff_t rows
                     .numbers = numbers,
                     .used = used,
                     .table = table};
-    if (!FN(code)(&c)) return 0;
+    if (!FN(seems_sparse)(&c) || !FN(code)(&c)) return 0;
     starts[0] = 0;
     for (ptrdiff_t b = 0; b < rows; b++) starts[b + 1] += starts[b];
     /* What each thread wrote moves to the end of what those before it did. */
@@ -395,7 +410,8 @@ static int FN(code_dense)(const REAL *inputs, const REAL *shifts, ptrdiff_t rows
 
 #undef MOST_VALUES
 #undef TABLE_BITS
+#undef SAMPLED_ROWS
 #undef SAMPLED_ELEMENTS
-#undef SAMPLED_STEPS
+#undef SAMPLED_EXCESS
 #undef GIVEN_RUN
 #undef AHEAD

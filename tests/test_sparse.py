@@ -495,6 +495,37 @@ def test_dense_rows_that_are_not_sparse_have_no_codes(threads, full):
     assert _kernels.coded_rows(X, 0.1, threads) is not None
     X[full] = 2
     assert _kernels.coded_rows(X, 0.05, threads) is None
+    assert _kernels.coded_rows(X, 1.0, threads) is not None
+
+
+def test_rows_of_which_a_thread_has_no_room_for_its_own_have_no_codes():
+    X = np.zeros((100, 64), np.float32)
+    X[:, 7] = 1
+    X[:10] = 2  # 11.4 % of all, 21.3 % of the first half
+    assert _kernels.coded_rows(X, 0.11, 1) is None
+    assert _kernels.coded_rows(X, 0.12, 1) is not None
+    assert _kernels.coded_rows(X, 0.12, 2) is None
+    net, same = (MLP([64, 40, 3], seed=0, dtype="float32") for _ in range(2))
+    net.fit(X, np.arange(100) % 3, epochs=2, verbose=0)
+    same.fit(scipy.sparse.csr_matrix(X), np.arange(100) % 3, epochs=2, verbose=0)
+    for one, other in zip(net.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_without_memory_for_codes_rows_are_taken_in_two_passes(monkeypatch):
+    X, y = data()
+    X = np.sign(X)
+    wanted = trained(X, y)
+
+    def empty(shape, dtype):
+        if dtype in (np.uint8, np.uint16):
+            raise MemoryError
+        return np.zeros(shape, dtype)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", empty)
+        assert _kernels.coded_rows(X, 1.0, 1) is None
+    assert_identical(trained(X, y), wanted)
 
 
 def test_values_that_lead_to_one_place_get_others():

@@ -205,7 +205,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         if optimizer is not None:
             training, held = self._split(training, sample_weight, target, dtype, generator)
         network, asked = self._network(sizes, target, dtype, weights, generator)
-        data, weight = self._data(network, training, target.factor)
+        data, weight = self._data(network, training, target.factor, optimizer is not None)
         self._start(known, network, asked, target, optimizer)
         if optimizer is None:
             network._network.penalise(*self._penalties(weight))
@@ -402,8 +402,8 @@ class NetworkEstimator(BaseEstimator, ABC):
             return [as_activation(each) for each in self.activation]
         return as_activation(self.activation)
 
-    def _data(self, network, rows, factor):
-        """What the engine trains on, its weights 1 on average; and their sum before that."""
+    def _data(self, network, rows, factor, training):
+        """Rows to train on, weights 1 on average, and their sum before; `training` by the engine."""
         count, weight = rows.X.shape[0], rows.weight
         total = count
         if weight is not None:
@@ -414,7 +414,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         elif factor != 1:
             weight = np.full(count, factor, network.dtype)
         try:
-            return network._data(rows.X, rows.values, weight, training=True), total
+            return network._data(rows.X, rows.values, weight, training=training), total
         except ValueError:
             # In scikit-learn's words, if it is about X.
             assert_all_finite(rows.X, input_name="X", estimator_name=type(self).__name__)
