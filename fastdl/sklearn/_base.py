@@ -403,7 +403,7 @@ class NetworkEstimator(BaseEstimator, ABC):
         return as_activation(self.activation)
 
     def _data(self, network, rows, factor, training):
-        """Rows to train on, weights 1 on average, and their sum before; `training` by the engine."""
+        """Rows to train on, weights 1 on average, and their sum before that."""
         count, weight = rows.X.shape[0], rows.weight
         total = count
         if weight is not None:
