@@ -144,8 +144,8 @@ static void FN(take_nonzeros)(const REAL *inputs, const REAL *shifts, ptrdiff_t 
 #define MOST_VALUES 255 /* the number 0 stands for zero */
 #define TABLE_BITS 16
 /* Rows, or runs, that are looked at beforehand, and elements of each for their values. */
-#define SAMPLED_ROWS 64
-#define SAMPLED_ELEMENTS 64
+#define SAMPLED_ROWS 32
+#define SAMPLED_ELEMENTS 32
 /* How many more of their elements may be nonzero than of all. */
 #define SAMPLED_EXCESS 1.25
 /* Elements that are given without zeros go in runs of so many, for the rows of dense ones. */
@@ -208,8 +208,11 @@ INLINE int64_t FN(elements_of)(const FN(coding) *c, int thread, ptrdiff_t b, con
  * than the table holds where they are too many, or where it is not finite. */
 static int FN(add_value)(REAL *table, int known, REAL value) {
     if (known > MOST_VALUES || FN(magnitude)(value) >= FN(magnitude)((REAL)INFINITY)) return MOST_VALUES + 1;
-    for (int i = 1; i <= known; i++)
-        if (FN(bits_of)(table[i]) == FN(bits_of)(value)) return known;
+    const WORD bits = FN(bits_of)(value);
+    WORD there = 0;
+#pragma omp simd reduction(| : there)
+    for (int i = 1; i <= known; i++) there |= FN(bits_of)(table[i]) == bits;
+    if (there) return known;
     if (known < MOST_VALUES) table[known + 1] = value;
     return known + 1;
 }
@@ -297,7 +300,7 @@ static WORD FN(find_places)(const REAL *table, int count, uint8_t *places) {
 }
 
 /* The step from one row, or run, to be looked at to the next: far apart, as those of one class may stand together. */
-INLINE ptrdiff_t FN(sample_step)(const FN(coding) *c) { return (c->rows + SAMPLED_ROWS - 1) / SAMPLED_ROWS; }
+INLINE ptrdiff_t FN(sample_step)(const FN(coding) *c) { return c->rows / SAMPLED_ROWS + 1; }
 
 /* The values that a look at elements from everywhere finds, to the table; how many. */
 static int FN(sample_values)(const FN(coding) *c) {
