@@ -31,36 +31,37 @@ INLINE WORD FN(bits_of)(REAL x) {
 /* The magnitude of a number, shifted up by one bit: 0 for both zeros alone. */
 INLINE WORD FN(magnitude)(REAL x) { return FN(bits_of)(x) << 1; }
 
-INLINE void FN(count_share)(FN(sparsifying) *s, int thread, const REAL *shifts) {
-    const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
-    WORD *used = s->used + thread * columns, largest = 0;
-    for (ptrdiff_t b = s->rows * thread / s->threads; b < stop; b++) {
-        const REAL *row = s->inputs + b * columns;
-        WORD count = 0;
-#pragma omp simd reduction(+ : count) reduction(max : largest)
-        for (ptrdiff_t i = 0; i < columns; i++) {
-            const WORD bits = FN(magnitude)(shifts ? row[i] - shifts[i] : row[i]);
-            count += bits != 0;
-            used[i] |= bits;
-            largest = bits > largest ? bits : largest;
-        }
-        s->starts[b + 1] = count;
+/* How many elements of a row are not zero, and notes in `used` which columns, and the largest magnitude. With
+ * shifts or without, as the compiler then knows. */
+INLINE WORD FN(look_at)(const REAL *row, const REAL *shifts, ptrdiff_t columns, WORD *used, WORD *largest) {
+    WORD count = 0, most = *largest;
+#pragma omp simd reduction(+ : count) reduction(max : most)
+    for (ptrdiff_t i = 0; i < columns; i++) {
+        const WORD bits = FN(magnitude)(shifts ? row[i] - shifts[i] : row[i]);
+        count += bits != 0;
+        used[i] |= bits;
+        most = bits > most ? bits : most;
     }
-    s->largest[thread] = largest;
+    *largest = most;
+    return count;
+}
+INLINE WORD FN(look_at_row)(const REAL *row, const REAL *shifts, ptrdiff_t columns, WORD *used, WORD *largest) {
+    return shifts ? FN(look_at)(row, shifts, columns, used, largest)
+                  : FN(look_at)(row, NULL, columns, used, largest);
 }
 
-/* With shifts or without, as the compiler then knows. */
 static void FN(count_thread)(void *job, int thread) {
     FN(sparsifying) *s = job;
-    if (s->shifts)
-        FN(count_share)(s, thread, s->shifts);
-    else
-        FN(count_share)(s, thread, NULL);
+    const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
+    WORD *used = s->used + thread * columns, largest = 0;
+    for (ptrdiff_t b = s->rows * thread / s->threads; b < stop; b++)
+        s->starts[b + 1] = FN(look_at_row)(s->inputs + b * columns, s->shifts, columns, used, &largest);
+    s->largest[thread] = largest;
 }
 
 /* The columns and values of what is not zero in a row, or in row - shifts; returns how many: `count` at the
  * most. Vectors are written whole, up to `room` elements. */
-INLINE int64_t FN(take_row_of)(const REAL *row, const REAL *shifts, ptrdiff_t columns, int64_t count, int64_t room,
+INLINE int64_t FN(take_from)(const REAL *row, const REAL *shifts, ptrdiff_t columns, int64_t count, int64_t room,
                                int32_t *positions, REAL *values) {
     int64_t k = 0;
     ptrdiff_t i = 0;
@@ -89,22 +90,21 @@ INLINE int64_t FN(take_row_of)(const REAL *row, const REAL *shifts, ptrdiff_t co
     return k;
 }
 
-INLINE void FN(take_share)(const FN(sparsifying) *s, int thread, const REAL *shifts) {
-    const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
-    for (ptrdiff_t b = s->rows * thread / s->threads; b < stop; b++) {
-        /* Over the places of rows to come, but not of another thread's. */
-        const int64_t start = s->starts[b], room = s->starts[stop] - start;
-        FN(take_row_of)(s->inputs + b * columns, shifts, columns, s->starts[b + 1] - start, room,
-                        s->positions + start, s->values + start);
-    }
+INLINE int64_t FN(take_row_of)(const REAL *row, const REAL *shifts, ptrdiff_t columns, int64_t count, int64_t room,
+                               int32_t *positions, REAL *values) {
+    return shifts ? FN(take_from)(row, shifts, columns, count, room, positions, values)
+                  : FN(take_from)(row, NULL, columns, count, room, positions, values);
 }
 
 static void FN(take_thread)(void *job, int thread) {
     const FN(sparsifying) *s = job;
-    if (s->shifts)
-        FN(take_share)(s, thread, s->shifts);
-    else
-        FN(take_share)(s, thread, NULL);
+    const ptrdiff_t columns = s->columns, stop = s->rows * (thread + 1) / s->threads;
+    for (ptrdiff_t b = s->rows * thread / s->threads; b < stop; b++) {
+        /* Over the places of rows to come, but not of another thread's. */
+        const int64_t start = s->starts[b], room = s->starts[stop] - start;
+        FN(take_row_of)(s->inputs + b * columns, s->shifts, columns, s->starts[b + 1] - start, room,
+                        s->positions + start, s->values + start);
+    }
 }
 
 /* Where the system gives no threads, their shares one after the other. */
@@ -200,8 +200,7 @@ INLINE int64_t FN(elements_of)(const FN(coding) *c, int thread, ptrdiff_t b, con
     REAL *row_values = c->row_values + thread * room;
     const REAL *row = c->inputs + b * width;
     *columns = row_columns, *values = row_values;
-    return c->shifts ? FN(take_row_of)(row, c->shifts, width, room, room, row_columns, row_values)
-                     : FN(take_row_of)(row, NULL, width, room, room, row_columns, row_values);
+    return FN(take_row_of)(row, c->shifts, width, room, room, row_columns, row_values);
 }
 
 /* Adds a value to table[1] to table[known] unless it is there; returns how many there are then, one more
@@ -231,16 +230,6 @@ static int FN(add_in_place)(FN(coding) *c, REAL value) {
     return there;
 }
 
-/* Notes which columns of a row are not zero. */
-INLINE void FN(note_used)(const REAL *row, const REAL *shifts, ptrdiff_t columns, WORD *used) {
-    if (shifts)
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < columns; i++) used[i] |= FN(magnitude)(row[i] - shifts[i]);
-    else
-#pragma omp simd
-        for (ptrdiff_t i = 0; i < columns; i++) used[i] |= FN(magnitude)(row[i]);
-}
-
 static void FN(code_thread)(void *job, int thread) {
     FN(coding) *c = job;
     const ptrdiff_t stop = c->rows * (thread + 1) / c->threads;
@@ -248,6 +237,7 @@ static void FN(code_thread)(void *job, int thread) {
     const uint8_t *places = c->places;
     const REAL *table = c->table;
     const WORD factor = c->factor;
+    WORD largest = 0; /* not needed: numbers that are not finite get no place */
     for (ptrdiff_t b = c->at[thread].row; b < stop; b++) {
         const int32_t *columns;
         const REAL *values;
@@ -272,7 +262,7 @@ static void FN(code_thread)(void *job, int thread) {
         }
         for (int64_t k = 0; k < count; k++) positions[k] = (uint16_t)columns[k];
         if (!c->inputs) continue;
-        FN(note_used)(c->inputs + b * c->columns, c->shifts, c->columns, c->used + thread * c->columns);
+        FN(look_at_row)(c->inputs + b * c->columns, c->shifts, c->columns, c->used + thread * c->columns, &largest);
         c->starts[b + 1] = count;
         c->at[thread].end = start + count;
     }
@@ -320,17 +310,9 @@ static int FN(sample_values)(const FN(coding) *c) {
 static int FN(seems_sparse)(const FN(coding) *c) {
     int64_t count = 0;
     ptrdiff_t rows = 0;
-    for (ptrdiff_t b = 0; b < c->rows; b += FN(sample_step)(c), rows++) {
-        const REAL *row = c->inputs + b * c->columns;
-        WORD there = 0;
-        if (c->shifts)
-#pragma omp simd reduction(+ : there)
-            for (ptrdiff_t i = 0; i < c->columns; i++) there += FN(magnitude)(row[i] - c->shifts[i]) != 0;
-        else
-#pragma omp simd reduction(+ : there)
-            for (ptrdiff_t i = 0; i < c->columns; i++) there += FN(magnitude)(row[i]) != 0;
-        count += there;
-    }
+    WORD largest = 0;
+    for (ptrdiff_t b = 0; b < c->rows; b += FN(sample_step)(c), rows++)
+        count += FN(look_at_row)(c->inputs + b * c->columns, c->shifts, c->columns, c->used, &largest);
     return count <= SAMPLED_EXCESS * c->density * ((double)rows * c->columns);
 }
 

@@ -55,10 +55,9 @@ class Entries:
     """
 
     def __init__(self, columns=None, values=None, codes=None):
-        self._codes = codes
-        self._coded = codes is not None
+        self._codes = codes or ()  # not asked for yet
         self.dtype = codes[2].dtype if codes else values.dtype
-        if codes is None:
+        if not codes:
             self.columns, self.values = columns, values
 
     @cached_property
@@ -73,13 +72,12 @@ class Entries:
     @property
     def short_columns(self):
         """The columns, of codes as uint16 and without the zeros behind."""
-        return self.columns if self._codes is None else self._codes[0]
+        return self._codes[0] if self._codes else self.columns
 
     def codes(self, kernels, features, threads):
         """The codes, or None where values are too many."""
-        if not self._coded:
+        if self._codes == ():
             self._codes = kernels.codes_of(self.columns, self.values, features, threads)
-            self._coded = True
         return self._codes
 
 

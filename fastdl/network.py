@@ -1076,11 +1076,13 @@ class MLP:
             )
         return inputs.reshape(len(inputs), self.sizes[0])
 
-    def _finite(self, name, inputs, training=False):
-        """Rows, if all of them are finite, as prediction or training goes through them fastest."""
+    def _finite(self, name, inputs, training=False, dense=False):
+        """Rows, if all are finite, as prediction or training takes them fastest, or `dense`."""
         if isinstance(inputs, _sparse.SparseRows):
             return _sparse.finite(name, inputs)
-        rows, known = _engine.without_zeros(self._network, inputs, training)
+        rows, known = inputs, None
+        if not dense:
+            rows, known = _engine.without_zeros(self._network, inputs, training)
         if not known:
             checks.finite(name, inputs)
         return rows
@@ -1088,10 +1090,7 @@ class MLP:
     def _data(self, X, y, sample_weight, names=_NAMES, *, training=False, dense=False):
         """Rows, targets and weights as the engine takes them; `dense` leaves dense rows dense."""
         inputs = checks.nonempty(names[0], self._inputs(names[0], X))
-        if dense and not isinstance(inputs, _sparse.SparseRows):
-            checks.finite(names[0], inputs)
-        else:
-            inputs = self._finite(names[0], inputs, training)
+        inputs = self._finite(names[0], inputs, training, dense)
         rows = len(inputs)
         targets, labels = self._loss.targets(names[1], y, rows, self.sizes[-1], self.dtype)
         if sample_weight is not None:
